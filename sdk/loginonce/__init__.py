@@ -1,0 +1,58 @@
+"""Log in once: every notebook, script and process stays signed in.
+
+import loginonce
+lab = loginonce.Session("https://id.example.org/realms/lab", client_id="notebook",
+                        scope="openid offline_access")
+lab.login()
+lab.get("https://api.example.org/runs").json()
+"""
+
+from .errors import (
+    ConfigurationError,
+    CorruptStore,
+    ErrorResponse,
+    InvalidGrant,
+    LockTimeout,
+    LoginFailed,
+    LoginonceError,
+    LoginRequired,
+    ProtocolError,
+    StepUpRequired,
+    StoreError,
+    TransportError,
+)
+from .model import Account, AuthorizationServer, Client, Grant, TokenSet
+from .refresh import Policy
+from .session import LoggedOut, Session
+from .source import LoginSource, TokenSource
+from .stores.base import TokenStore
+from .stores.file import FileStore
+from .stores.memory import MemoryStore
+
+__all__ = [
+    "Account",
+    "AuthorizationServer",
+    "Client",
+    "ConfigurationError",
+    "CorruptStore",
+    "ErrorResponse",
+    "FileStore",
+    "Grant",
+    "InvalidGrant",
+    "LockTimeout",
+    "LoggedOut",
+    "LoginFailed",
+    "LoginRequired",
+    "LoginSource",
+    "LoginonceError",
+    "MemoryStore",
+    "Policy",
+    "ProtocolError",
+    "Session",
+    "StepUpRequired",
+    "StoreError",
+    "TokenSet",
+    "TokenSource",
+    "TokenStore",
+    "TransportError",
+]

@@ -1,0 +1,125 @@
+"""A bearer token on a request of requests (RFC 6750): put on for the wire, taken off again, renewed on a 401.
+
+The token is on the request only while it is under way.  What a program keeps of an exchange (`response.request`,
+an exception, a pickle of either) does not hold it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import requests
+from requests.auth import AuthBase
+from requests.utils import rewind_body
+
+from .model import Secret, TokenSet
+from .source import TokenSource
+from .wire import bearer_challenge, origin, secure
+
+__all__ = ["BearerAuth", "answer_401", "forget", "put_on", "take_off"]
+
+log = logging.getLogger("loginonce")
+
+NOT_MENDED_BY_A_REFRESH = frozenset({"insufficient_scope", "insufficient_user_authentication"})
+"""Challenges that ask for another sign-in, not for another token (RFC 6750 §3.1, RFC 9470 §3)."""
+
+
+def put_on(request: requests.PreparedRequest, token: TokenSet) -> None:
+    """Sign a request."""
+    # A Secret, so that a traceback through the lower layers shows its fingerprint.
+    request.headers["Authorization"] = Secret(f"Bearer {token.access_token}")
+
+
+def take_off(request: requests.PreparedRequest) -> None:
+    """Unsign it."""
+    request.headers.pop("Authorization", None)
+
+
+def forget(error: BaseException) -> None:
+    """Clear the local variables of finished frames behind an error: http.client's hold the raw header."""
+    seen: set[int] = set()
+    following: list[BaseException | None] = [error]
+    while following:
+        current = following.pop()
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            traceback.clear_frames(current.__traceback__)
+            following += [current.__cause__, current.__context__]
+
+
+def answer_401(
+    source: TokenSource,
+    carried: TokenSet,
+    response: requests.Response,
+    send: Callable[[requests.PreparedRequest], requests.Response],
+) -> requests.Response:
+    """What the caller gets for a 401: the answer to one more try with a newer token, or this one.
+
+    One refresh and one resend at most (I10).  A body that cannot be rewound is not sent again: the refresh
+    happens, the 401 is returned (HAZARDS 24).  Raises what `TokenSource.token` raises.
+    """
+    request = response.request
+    challenge = bearer_challenge(response.headers.get("WWW-Authenticate", "")) or {}
+    if challenge.get("error") in NOT_MENDED_BY_A_REFRESH:
+        return response
+    newer = source.token(rejected=carried)
+    if newer.access_token == carried.access_token or not _rewound(request):
+        return response
+    response.content  # noqa: B018 - read to its end, so that the connection can be used again
+    response.close()
+    began = time.perf_counter()
+    put_on(request, newer)
+    try:
+        again = send(request)
+    except BaseException as error:
+        forget(error)
+        raise
+    finally:
+        take_off(request)
+    again.elapsed = response.elapsed + timedelta(seconds=time.perf_counter() - began)
+    return again
+
+
+def _rewound(request: requests.PreparedRequest) -> bool:
+    """Whether the body is as it was before it was sent."""
+    body: Any = request.body
+    if body is None or isinstance(body, bytes | str):
+        return True
+    if isinstance(getattr(request, "_body_position", None), int):  # requests has no public word for it
+        try:
+            rewind_body(request)
+        except requests.exceptions.UnrewindableBodyError:
+            return False
+        return True
+    return False
+
+
+class BearerAuth(AuthBase):
+    """The same for requests sent without a `loginonce.Session`: `requests.get(url, auth=session.auth)`."""
+
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign the request, if its address may see a token."""
+        url = request.url or ""
+        if not secure(url):
+            log.warning("no token is sent to %s: it is neither https nor on this machine", origin(url))
+            return request
+        token = self._source.token()
+        put_on(request, token)
+
+        def answered(response: requests.Response, **settings: Any) -> requests.Response | None:
+            # The hook travels with redirects; it answers for the address that was called, and for no other.
+            if response.status_code != 401 or origin(response.request.url or "") != origin(url):
+                return None
+            connection: Any = response.connection
+            return answer_401(self._source, token, response, lambda again: connection.send(again, **settings))
+
+        request.hooks["response"] = [answered, *request.hooks.get("response", ())]
+        return request

@@ -1,0 +1,48 @@
+"""Which folders are ours, and which process we are.
+
+`LOGINONCE_HOME` puts everything under one folder; else logins go to the platform's state folder (which nothing
+purges, as it does a cache) and the settings to its configuration folder.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+__all__ = ["config_file", "process_identity", "state_folder"]
+
+_STARTED = time.time()
+
+
+def state_folder() -> Path:
+    """Where logins and what is known of providers are kept."""
+    if home := os.environ.get("LOGINONCE_HOME"):
+        return Path(home).expanduser()
+    # Imported here: programs that name their own store do not pay for it.
+    from platformdirs import user_state_path
+
+    return user_state_path("loginonce", appauthor=False)
+
+
+def config_file() -> Path:
+    """The TOML file with the profiles."""
+    if home := os.environ.get("LOGINONCE_HOME"):
+        return Path(home).expanduser() / "config.toml"
+    from platformdirs import user_config_path
+
+    return user_config_path("loginonce", appauthor=False) / "config.toml"
+
+
+def process_identity() -> str:
+    """`host/boot/pid/start`: names this process among all that ever ran, as well as the platform lets us."""
+    pid = os.getpid()
+    boot = start = ""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()[:8]
+        # The name of the program, second member, may hold spaces and parentheses: count from its end.
+        start = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        start = f"{_STARTED:.0f}"
+    return f"{socket.gethostname()}/{boot}/{pid}/{start}"

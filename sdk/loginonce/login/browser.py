@@ -1,0 +1,293 @@
+"""Signing in with a browser: authorization code with PKCE (RFC 6749 §4.1, RFC 7636, RFC 8252).
+
+Two ways back: a receiver on this machine's loopback, or the person brings the address of the last page.
+"""
+
+from __future__ import annotations
+
+import html
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from ..client import Provider
+from ..errors import ConfigurationError, ErrorResponse, LoginFailed
+from ..model import Secret, scope_set
+from ..wire import judge_redirect
+from .flow import Prompt, SignedIn, Waiter
+
+__all__ = ["BrowserFlow", "PasteFlow"]
+
+DEFAULT_REDIRECT_URI = "http://127.0.0.1/callback"
+"""Without a port: any free one (RFC 8252 §7.3).  The address, not `localhost`, which may lead elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One authorization request: what was sent, as far as the answer is judged by it."""
+
+    provider: Provider
+    redirect_uri: str
+    state: str
+    nonce: str
+    code_verifier: Secret
+    url: str
+
+    @classmethod
+    def make(cls, provider: Provider, *, redirect_uri: str, scope: str, resource: str) -> _Request:
+        # Imported here: importing loginonce must not cost what importing authlib does.
+        from authlib.common.security import generate_token
+        from authlib.oauth2.rfc7636 import create_s256_code_challenge
+
+        methods = provider.server.code_challenge_methods_supported
+        if methods and "S256" not in methods:
+            raise ConfigurationError(
+                f"{provider.server.issuer} does not offer PKCE with S256, and nothing weaker is used: sign in with "
+                "a device code, or ask its operators"
+            )
+        state, nonce, verifier = generate_token(32), generate_token(32), Secret(generate_token(64))
+        scopes = scope_set(scope)
+        url = provider.authorization_url(
+            redirect_uri=redirect_uri,
+            scope=scope,
+            state=state,
+            nonce=nonce if "openid" in scopes else None,
+            code_challenge=create_s256_code_challenge(verifier),
+            code_challenge_method="S256",
+            # OIDC Core §11: offline access is given only where consent is asked for.
+            prompt="consent" if "offline_access" in scopes else None,
+            resource=resource,
+        )
+        return cls(provider, redirect_uri, state, nonce if "openid" in scopes else "", verifier, url)
+
+    def prompt(self, kind: str, patience: float) -> Prompt:
+        return Prompt(
+            "browser" if kind == "browser" else "paste",
+            self.provider.server.issuer,
+            self.provider.client.client_id,
+            url=self.url,
+            expires_at=time.time() + patience,
+        )
+
+    def redeem(self, address: str) -> SignedIn:
+        """The tokens for the address that the browser came back to."""
+        try:
+            code = judge_redirect(
+                address, state=self.state, server=self.provider.server, redirect_uri=self.redirect_uri
+            )
+        except ErrorResponse as error:
+            denied = error.error == "access_denied"
+            raise LoginFailed(
+                "the sign-in was denied at the provider" if denied else str(error),
+                outcome="denied" if denied else "rejected",
+                hint="Begin again to retry.",
+            ) from None
+        asked_at = time.time()
+        answer = self.provider.authorization_code(
+            code, redirect_uri=self.redirect_uri, code_verifier=self.code_verifier
+        )
+        return SignedIn(answer, asked_at, self.provider.identify(answer, nonce=self.nonce or None))
+
+
+@dataclass(slots=True)
+class BrowserFlow:
+    """The browser comes back by itself, to a receiver on this machine.
+
+    `redirect_uri` is what the client is registered with: with a port it is used exactly, without one a free
+    port is taken.  `timeout` in seconds.
+    """
+
+    provider: Provider
+    scope: str = ""
+    resource: str = ""
+    redirect_uri: str = DEFAULT_REDIRECT_URI
+    timeout: float = 300.0
+    _receiver: _Receiver | None = field(default=None, init=False)
+    _request: _Request | None = field(default=None, init=False)
+    _deadline: float = field(default=0.0, init=False)
+
+    def begin(self) -> Prompt:
+        """Start the receiver, and say where the browser has to go."""
+        self.provider.server  # noqa: B018 - a provider that cannot be reached is told before a port is opened
+        self._receiver = _Receiver(self.redirect_uri)
+        try:
+            self._request = _Request.make(
+                self.provider, redirect_uri=self._receiver.address, scope=self.scope, resource=self.resource
+            )
+        except BaseException:
+            self.close()
+            raise
+        self._deadline = time.monotonic() + self.timeout
+        return self._request.prompt("browser", self.timeout)
+
+    def finish(self, wait: Waiter) -> SignedIn:
+        """Wait for the browser."""
+        assert self._receiver is not None
+        assert self._request is not None
+        while (address := self._receiver.arrived()) is None:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise LoginFailed(
+                    "the browser did not come back in time",
+                    outcome="timed_out",
+                    hint="Begin again; if the browser runs on another machine, sign in with flow='device'.",
+                )
+            wait(min(0.1, left))
+        return self._request.redeem(address)
+
+    def close(self) -> None:
+        """Stop the receiver."""
+        if self._receiver is not None:
+            self._receiver.close()
+
+
+@dataclass(slots=True)
+class PasteFlow:
+    """The person brings the address of the page that cannot load.
+
+    `read` asks for it, without an echo, and may raise `EOFError` or `KeyboardInterrupt`.
+    """
+
+    provider: Provider
+    read: Callable[[], str]
+    scope: str = ""
+    resource: str = ""
+    redirect_uri: str = DEFAULT_REDIRECT_URI
+    timeout: float = 600.0
+    _request: _Request | None = field(default=None, init=False)
+
+    def begin(self) -> Prompt:
+        """Say where the browser has to go."""
+        self._request = _Request.make(
+            self.provider, redirect_uri=self.redirect_uri, scope=self.scope, resource=self.resource
+        )
+        return self._request.prompt("paste", self.timeout)
+
+    def finish(self, wait: Waiter) -> SignedIn:
+        """Ask for the address."""
+        assert self._request is not None
+        wait(0.0)
+        try:
+            address = self.read().strip()
+        except EOFError:
+            address = ""
+        if not address:
+            raise LoginFailed(
+                "no address was pasted",
+                outcome="cancelled",
+                hint="Begin again, and paste the whole address of the last page, even if that page shows an error.",
+            )
+        return self._request.redeem(address)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+# ── the receiver ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Receiver:
+    """A web server on loopback that waits for one visit to one address."""
+
+    def __init__(self, redirect_uri: str) -> None:
+        wanted = urlsplit(redirect_uri)
+        if wanted.scheme != "http" or wanted.hostname not in ("127.0.0.1", "localhost", "::1"):
+            raise ConfigurationError(
+                f"{redirect_uri} is not on this machine's loopback, so no browser can be waited for there: register "
+                f"{DEFAULT_REDIRECT_URI} for this client, or sign in with flow='paste' or flow='device'"
+            )
+        self._visits: queue.SimpleQueue[str] = queue.SimpleQueue()
+        host = "::1" if wanted.hostname == "::1" else "127.0.0.1"
+        path = wanted.path or "/"
+        handler: type[_Handler] = type("Handler", (_Handler,), {"path_wanted": path, "visits": self._visits})
+        server = _Server6 if host == "::1" else _Server
+        try:
+            self._server = server((host, wanted.port or 0), handler)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the port of {redirect_uri} cannot be opened ({error.strerror or error}): another program, or another "
+                "sign-in, uses it.  End that one, or sign in with flow='device'"
+            ) from None
+        port = self._server.server_address[1]
+        name = "[::1]" if host == "::1" else wanted.hostname
+        self.address = f"http://{name}:{port}{path}"
+        handler.home = self.address
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="loginonce-receiver", daemon=True
+        )
+        self._thread.start()
+
+    def arrived(self) -> str | None:
+        """The address that was visited, or None so far."""
+        try:
+            return self._visits.get_nowait()
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(2.0)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True  # a browser may open connections that it never uses
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(BaseHTTPRequestHandler):
+    path_wanted: ClassVar[str]
+    home: ClassVar[str]
+    visits: ClassVar[queue.SimpleQueue[str]]
+    timeout = 30
+
+    def do_GET(self) -> None:
+        """Take the visit, and tell the person that the tab has done its work."""
+        here = urlsplit(self.home)
+        visit = urlsplit(self.path)
+        # A name that was made to point at this machine (DNS rebinding) is not ours.
+        if visit.path != self.path_wanted or self.headers.get("Host") != here.netloc:
+            self._say(404, "Nothing here", "This address belongs to a sign-in that waits for something else.")
+            return
+        if "error=" in visit.query:
+            self._say(200, "Not signed in", "The provider said no. You can close this tab; your program tells more.")
+        else:
+            self._say(200, "Almost there", "You can close this tab and go back to where you came from.")
+        self.visits.put(f"{here.scheme}://{here.netloc}{self.path}")
+
+    def _say(self, status: int, title: str, text: str) -> None:
+        page = _PAGE.format(title=html.escape(title), text=html.escape(text)).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(page)))
+        # The address of this page holds the code: it goes nowhere from here.
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(page)
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
+        """Say nothing: the address holds the code, the headers may hold other programs' cookies."""
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<style>
+body {{ font: 1.1rem/1.5 system-ui, sans-serif; max-width: 30rem; margin: 18vh auto; padding: 0 1rem }}
+h1 {{ font-size: 1.6rem }}
+</style></head>
+<body><h1>{title}</h1><p>{text}</p></body></html>
+"""

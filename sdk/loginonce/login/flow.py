@@ -1,0 +1,145 @@
+"""What every way of signing in has in common, and the ways that need nobody's attention."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+from ..client import Provider
+from ..errors import ConfigurationError
+from ..model import Secret
+from ..wire import Answer, TokenAnswer, judge_token
+
+__all__ = [
+    "ClientCredentialsFlow",
+    "Handed",
+    "HandedFlow",
+    "LoginFlow",
+    "PasswordFlow",
+    "Prompt",
+    "SignedIn",
+    "Waiter",
+]
+
+Waiter: TypeAlias = Callable[[float], None]
+"""Pauses for so many seconds, and raises where the wait is over for another reason: cancelled, or signed in
+elsewhere.  The one who shows the prompt gives it to `finish`."""
+
+Handed: TypeAlias = Mapping[str, Any]
+"""Tokens that a program already has, in the form of a token answer (RFC 6749 §5.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What to show the person.  None of it is a secret that outlives the sign-in.
+
+    `kind`: `browser` (the answer comes back by itself), `device` (a code to compare), `paste` (the address of
+    the last page is to be brought back).  `expires_at`: POSIX seconds.
+    """
+
+    kind: Literal["browser", "device", "paste"]
+    issuer: str
+    client_id: str
+    url: str
+    expires_at: float
+    user_code: str = ""
+    url_complete: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """What a sign-in brought: the answer, when it was asked for (POSIX seconds), and who it is (claims)."""
+
+    answer: TokenAnswer
+    asked_at: float
+    claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    renewal: Literal["refresh_token", "client_credentials"] = "refresh_token"
+
+
+class LoginFlow(Protocol):
+    """One way of signing in."""
+
+    def begin(self) -> Prompt | None:
+        """Start, and say what to show; None where nothing has to be."""
+
+    def finish(self, wait: Waiter) -> SignedIn:
+        """Wait for the tokens.  Raises `LoginFailed`, `ProtocolError`, `TransportError`, or what `wait` raises."""
+
+    def close(self) -> None:
+        """Let go of what `begin` opened; harmless to call twice."""
+
+
+class _Silent:
+    """A way that asks nobody."""
+
+    def begin(self) -> None:
+        """Nothing to show."""
+        return
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentialsFlow(_Silent):
+    """A service signs in as itself (RFC 6749 §4.4); what renews the login is the client's own secret."""
+
+    provider: Provider
+    scope: str = ""
+    resource: str = ""
+
+    def finish(self, wait: Waiter) -> SignedIn:
+        """Ask once."""
+        del wait
+        asked_at = time.time()
+        answer = self.provider.client_credentials(scope=self.scope, resource=self.resource)
+        claims = {"sub": self.provider.client.client_id}
+        return SignedIn(answer, asked_at, claims, renewal="client_credentials")
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordFlow(_Silent):
+    """A person's name and password (RFC 6749 §4.3), for servers that know nothing better.  Neither is kept."""
+
+    provider: Provider
+    username: str
+    password: Secret
+    scope: str = ""
+
+    def finish(self, wait: Waiter) -> SignedIn:
+        """Ask once."""
+        del wait
+        asked_at = time.time()
+        answer = self.provider.password(self.username, self.password, scope=self.scope)
+        claims = self.provider.identify(answer) or {"preferred_username": self.username}
+        return SignedIn(answer, asked_at, claims)
+
+
+@dataclass(frozen=True, slots=True)
+class HandedFlow(_Silent):
+    """Tokens from elsewhere: at least a `refresh_token` or an `access_token`.
+
+    An ID token among them is checked like any other.  Without an access token the first request gets one.
+    """
+
+    provider: Provider
+    tokens: Handed = field(repr=False)
+
+    def finish(self, wait: Waiter) -> SignedIn:
+        """Take them over."""
+        del wait
+        tokens = dict(self.tokens)
+        only_refresh = not tokens.get("access_token")
+        if only_refresh and not isinstance(tokens.get("refresh_token"), str):
+            raise ConfigurationError("login(tokens=…) needs a refresh_token or an access_token in it")
+        if only_refresh:
+            return SignedIn(TokenAnswer(Secret(""), refresh_token=Secret(tokens["refresh_token"])), time.time())
+        asked_at = time.time()
+        if "expires_in" not in tokens and isinstance(tokens.get("expires_at"), int | float):
+            tokens["expires_in"] = max(0.001, tokens["expires_at"] - asked_at)
+        import json
+
+        answer = judge_token(Answer(200, {}, json.dumps(tokens, default=str).encode()))
+        return SignedIn(answer, asked_at, self.provider.identify(answer) if answer.id_token else {})

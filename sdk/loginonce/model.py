@@ -1,0 +1,244 @@
+"""The nouns, as frozen values: who the provider is, who we are, what a login consists of.
+
+Member names are those of the RFCs (8414 for the server, 7591 for the client, 6749 for tokens).  Nothing here
+does I/O or reads a clock.  A secret is a `Secret`: a string that works as one and never shows as one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn, Self, TypeAlias
+
+__all__ = [
+    "Account",
+    "AuthorizationServer",
+    "Client",
+    "Failure",
+    "Grant",
+    "GrantKey",
+    "Marker",
+    "Order",
+    "Secret",
+    "TokenSet",
+    "fingerprint",
+    "scope_set",
+]
+
+State: TypeAlias = Literal["ACTIVE", "SPENDING", "DEAD", "LOGGED_OUT"]
+Renewal: TypeAlias = Literal["refresh_token", "client_credentials", "none"]
+Order: TypeAlias = tuple[int, int, int]
+"""(epoch, generation, attempt): what orders two records of one login."""
+
+
+class Secret(str):
+    """A string whose `repr` is its fingerprint, and which refuses to be pickled (HAZARDS 39).
+
+    It is a `str` so that headers, forms and JSON take it as it is.  What is shown by tracebacks, debuggers
+    and notebooks is a repr; what travels to other processes by accident is a pickle.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<secret {fingerprint(self)}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a token or client secret is never pickled; pickle the Session, which finds them in its store")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+def fingerprint(secret: str) -> str:
+    """Twelve hexadecimal digits that identify a secret in a log or a record, and do not reveal it."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def scope_set(scope: str | Iterable[str] | None) -> frozenset[str]:
+    """The scope tokens of a space-separated string (RFC 6749 §3.3) or of any iterable of them."""
+    if scope is None:
+        return frozenset()
+    return frozenset(scope.split() if isinstance(scope, str) else scope)
+
+
+@dataclass(frozen=True, slots=True)
+class GrantKey:
+    """Which login: one person (or service) at one provider by way of one client."""
+
+    issuer: str
+    client_id: str
+    account: str = ""
+
+    def __str__(self) -> str:
+        who = f"{self.account} at " if self.account else ""
+        return f"{who}{self.issuer} (client {self.client_id})"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSet:
+    """One access token and what belongs to it.
+
+    `received_at` and `expires_at` are POSIX seconds; `expires_at` is None where the provider does not say.
+    `scope` is what was granted.  `resource` (RFC 8707) and `for_scope` say what was asked for, "" being
+    whatever the login has: together they are the key among the access tokens of one login.
+    """
+
+    access_token: Secret
+    received_at: float
+    expires_at: float | None = None
+    token_type: str = "Bearer"
+    scope: str = ""
+    resource: str = ""
+    for_scope: str = ""
+    id_token: Secret | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the access token in logs and comparisons."""
+        return fingerprint(self.access_token)
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Written before a refresh token is sent, so that a crash leaves evidence (DESIGN 4, step 5).
+
+    `fingerprint` is of the token being spent; `sent_at` is when it was sent first, `deadline` until when the
+    latest sender may still be busy (POSIX seconds); `sends` counts how often it was sent; `owner` and
+    `nonce` say by whom.
+    """
+
+    fingerprint: str
+    nonce: str
+    owner: str
+    sent_at: float
+    deadline: float
+    sends: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong last with which refresh token: shared, so that no process asks again in vain.
+
+    `kind` is a class of failure (`busy`, `unsent`, `lost`, `misconfigured`, `refused`, `subject`), `detail` a
+    short text for people, `not_before` POSIX seconds before which nobody sends again.
+    """
+
+    fingerprint: str
+    kind: str
+    detail: str = ""
+    not_before: float = 0.0
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The stored record of one login.  Its order only ever rises.
+
+    `epoch` rises with each login and logout, `generation` with each answer that brings tokens, `attempt` with
+    every other step between (a send, its failure), so that no two states of a record share one order.
+    `scope` is what the login asked for or was given, whichever is more: a provider that leaves
+    `offline_access` out of its answer has not refused it.  `claims` are those of the ID token or userinfo.
+    """
+
+    key: GrantKey
+    epoch: int
+    generation: int = 0
+    attempt: int = 0
+    state: State = "ACTIVE"
+    renewal: Renewal = "refresh_token"
+    refresh_token: Secret | None = None
+    refresh_expires_at: float | None = None
+    tokens: tuple[TokenSet, ...] = ()
+    marker: Marker | None = None
+    failure: Failure | None = None
+    scope: str = ""
+    subject: str = ""
+    claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    store: str = ""
+
+    @property
+    def order(self) -> Order:
+        """(epoch, generation, attempt)."""
+        return (self.epoch, self.generation, self.attempt)
+
+    @property
+    def spendable(self) -> str:
+        """The fingerprint of what a renewal spends ("" where there is nothing to spend)."""
+        if self.renewal == "client_credentials":
+            return fingerprint(f"client_credentials {self.key}")
+        return fingerprint(self.refresh_token) if self.refresh_token else ""
+
+    def token_for(self, resource: str = "", for_scope: str = "") -> TokenSet | None:
+        """The access token for that resource and narrower scope, or None."""
+        for token in self.tokens:
+            if token.resource == resource and token.for_scope == for_scope:
+                return token
+        return None
+
+    def with_token(self, token: TokenSet) -> tuple[TokenSet, ...]:
+        """The access tokens after this one arrived: it takes the place of its predecessor."""
+        return (
+            token,
+            *(old for old in self.tokens if (old.resource, old.for_scope) != (token.resource, token.for_scope)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who is signed in, for people and for programs that ask about roles.
+
+    `claims` come from the validated ID token or from userinfo.  `expires_at` (POSIX seconds) is the access
+    token's; `renews` says whether it is renewed without anybody being asked.
+    """
+
+    issuer: str
+    subject: str
+    name: str = ""
+    expires_at: float | None = None
+    renews: bool = False
+    claims: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.name or self.subject or "(no name given)"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who we are to the provider (RFC 7591 §2 names).
+
+    `token_endpoint_auth_method` is None where it follows from the secret: none without one,
+    `client_secret_basic` with one, unless the server says it takes only `client_secret_post`.
+    """
+
+    client_id: str
+    client_secret: Secret | None = None
+    token_endpoint_auth_method: str | None = None
+    redirect_uris: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationServer:
+    """What the provider says of itself (RFC 8414 §2, OpenID Connect Discovery §3, RP-Initiated Logout §2.1)."""
+
+    issuer: str
+    token_endpoint: str = ""
+    authorization_endpoint: str = ""
+    device_authorization_endpoint: str = ""
+    revocation_endpoint: str = ""
+    introspection_endpoint: str = ""
+    userinfo_endpoint: str = ""
+    end_session_endpoint: str = ""
+    registration_endpoint: str = ""
+    pushed_authorization_request_endpoint: str = ""
+    jwks_uri: str = ""
+    scopes_supported: tuple[str, ...] = ()
+    grant_types_supported: tuple[str, ...] = ()
+    code_challenge_methods_supported: tuple[str, ...] = ()
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ()
+    id_token_signing_alg_values_supported: tuple[str, ...] = ()
+    authorization_response_iss_parameter_supported: bool = False

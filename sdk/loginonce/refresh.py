@@ -1,0 +1,664 @@
+"""The protocol of a refresh, as a state machine without I/O, clock or randomness.
+
+`decide` says *why* a refresh happens.  `start` and `step` say what has to be done next, one action at a time;
+the loop in `source` does it and hands back what came of it.  Time and nonces are arguments, so the same
+machine is driven by real processes and by the exhaustive exploration in `tests/model`.
+
+Theory of operation.  A refresh token may be spent once, so the record is written ahead (state SPENDING, with a
+marker) before the token is sent, and every later reader of that record knows that the token *may* be spent:
+
+    look ──fresh──────────────────────────────────────────────▶ Use
+     │ ▲  └─login needed, or not before ──────────────────────▶ Raise
+     │ └──── wait ◀─busy──┐
+     └─stale or expired─▶ lock ──busy, and the old one is good─▶ Use
+                           │
+                        recheck ──somebody was quicker──▶ release ─▶ Use
+                           │
+                          mark    SPENDING on disk; if that fails nothing is sent
+                           │
+                          send ──tokens──▶ save ─▶ release ─▶ Use
+                           ├─refused────▶ verify (did a sibling write?) ─▶ settle DEAD
+                           ├─never sent, busy, our own fault ─▶ settle ACTIVE, not before …
+                           └─answer lost ─▶ settle SPENDING: the marker stays
+
+`save` and `settle` compare the order (epoch, generation, attempt) that this machine wrote with the one that is
+there.  A log-out that came between wins, and what we were given is revoked; a new login wins, and it is not
+(providers tie both to one session); a write that fails is handed to a rescuer that goes on holding the lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, TypeAlias, assert_never
+
+from .errors import Reason
+from .idtoken import contradiction, unverified_claims
+from .model import Failure, Grant, GrantKey, Marker, Order, Secret, TokenSet, scope_set
+from .wire import Busy, Granted, Lost, Misconfigured, Refused, Reply, TokenAnswer, Unsent
+
+__all__ = ["Policy", "Want", "decide", "fresh_span", "freshness", "grant_of_login", "start", "step"]
+
+CLOCK_TOLERANCE = 60.0
+"""Seconds by which a token may seem to come from the future before the clock is taken to have been set back."""
+
+JUST_RECEIVED = 5.0
+"""Seconds (at most a tenth of its life) within which a new token that an API refuses is not refreshed again: it
+would not be mended by yet another (HAZARDS 22)."""
+
+VERIFY_PAUSE = 0.05
+"""Seconds between two looks at the record while waiting for a sibling's newer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a login is renewed.  All times in seconds.
+
+    `window`: how long before its end a token is renewed, at most a tenth of its life.
+    `send_timeout`: the whole of one token request; `wait_timeout`: how long a caller waits for another's.
+    `reuse_interval`: for how long the provider accepts a spent refresh token again (its setting, never
+    inferred; 0 = it does not).
+    `lost`: what to do outside that interval when a refresh token may be spent and no access token is left:
+    `retry_once` sends it once more, `login` asks for a new sign-in.
+    `refusal_wait`: how long a refused token's record is watched for a sibling's newer one.
+    """
+
+    window: float = 300.0
+    send_timeout: float = 20.0
+    wait_timeout: float = 30.0
+    reuse_interval: float = 0.0
+    lost: Literal["retry_once", "login"] = "retry_once"
+    refusal_wait: float = 2.0
+    sends_inside_interval: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a caller needs: which login, for what, and what it has seen so far.
+
+    `scope` is what the caller's session asks of the login; `rejected` the fingerprint of an access token that
+    an API refused (or, with `force`, that the caller wants renewed however young it is); `seen` the highest
+    order that this process knows of (a lower one is an older copy).
+    """
+
+    key: GrantKey
+    resource: str = ""
+    for_scope: str = ""
+    scope: frozenset[str] = frozenset()
+    rejected: str = ""
+    seen: Order = (0, 0, 0)
+    renewal: Literal["refresh_token", "client_credentials"] = "refresh_token"
+    force: bool = False
+
+
+# ── why ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+Band: TypeAlias = Literal["FRESH", "STALE", "EXPIRED"]
+
+
+class Problem(NamedTuple):
+    """Why there is no token for the caller; `source` makes the error for people of it."""
+
+    kind: Literal["login", "later", "misconfigured", "store", "lock"]
+    reason: Reason = "none"
+    detail: str = ""
+    retry_after: float | None = None
+    error: str = ""
+
+
+class Use(NamedTuple):
+    """This token is the answer."""
+
+    token: TokenSet
+
+
+class Renew(NamedTuple):
+    """A refresh is due; `meanwhile` is the token that is still good, if there is one."""
+
+    meanwhile: TokenSet | None
+
+
+def fresh_span(token: TokenSet, policy: Policy) -> tuple[float, float]:
+    """From when until when (POSIX seconds) a token is FRESH, and needs no thought at all."""
+    if token.expires_at is None:
+        return float("-inf"), float("inf")  # a 401 decides
+    return token.received_at - CLOCK_TOLERANCE, token.expires_at - min(policy.window, _life(token) / 10)
+
+
+def freshness(token: TokenSet | None, want: Want, policy: Policy, now: float) -> Band:
+    """The band in which a token is: FRESH (use it), STALE (renew, nobody waits) or EXPIRED (or refused)."""
+    if token is None:
+        return "EXPIRED"
+    if token.fingerprint == want.rejected:
+        young = JUST_RECEIVED if token.expires_at is None else min(JUST_RECEIVED, _life(token) / 10)
+        just_received = 0 <= now - token.received_at < young
+        return "FRESH" if just_received and not want.force else "EXPIRED"
+    begin, end = fresh_span(token, policy)
+    if begin <= now < end:
+        return "FRESH"
+    if token.expires_at is None or now >= token.expires_at - _on_its_way(token):
+        return "EXPIRED"
+    return "STALE"  # near its end; or received in what is now the future, so its age is not known
+
+
+def _on_its_way(token: TokenSet) -> float:
+    """How long before its end a token is no longer worth sending, in seconds."""
+    return min(2.0, _life(token) / 50)
+
+
+def _life(token: TokenSet) -> float:
+    return max(0.0, (token.expires_at or 0.0) - token.received_at)
+
+
+def decide(grant: Grant | None, want: Want, policy: Policy, now: float) -> Use | Renew | Problem:
+    """Why a refresh happens, or does not: the whole rule, for a record as it was just read."""
+    if grant is None:
+        return Renew(None) if want.renewal == "client_credentials" else Problem("login", "none")
+    missing = want.scope - scope_set(grant.scope)
+    if missing and grant.state in ("ACTIVE", "SPENDING"):
+        return Problem("login", "scope", " ".join(sorted(missing)))
+    token = grant.token_for(want.resource, want.for_scope)
+    band = freshness(token, want, policy, now)
+    if band == "FRESH" and token is not None:
+        return Use(token)
+    usable = token if band == "STALE" else None
+    obstacle = _obstacle(grant, want, policy, now, patient=usable is not None)
+    if obstacle is None:
+        return Renew(usable)
+    return Use(usable) if usable is not None else obstacle
+
+
+def _obstacle(grant: Grant, want: Want, policy: Policy, now: float, *, patient: bool) -> Problem | None:
+    """Why nothing may be spent now, if so.  `patient`: an access token is left, so nothing is risked."""
+    failure = grant.failure
+    if grant.state == "LOGGED_OUT":
+        return Problem("login", "logged_out")
+    if grant.state == "DEAD":
+        subject = failure is not None and failure.kind == "subject"
+        return Problem("login", "account" if subject else "ended", failure.detail if failure else "")
+    if grant.order < want.seen:
+        return Problem("login", "lost", "the stored record is an older copy of one seen before")
+    if not grant.spendable:
+        return Problem("login", "expired")
+    if failure is not None and failure.fingerprint == grant.spendable and now < failure.not_before:
+        return Problem("later", detail=failure.detail, retry_after=failure.not_before - now)
+    marker = grant.marker
+    if marker is None or grant.renewal == "client_credentials":
+        return None
+    if 0 <= now - marker.sent_at < policy.reuse_interval and marker.sends < policy.sends_inside_interval:
+        return None
+    if not patient and policy.lost == "retry_once" and marker.sends < 2:
+        return None
+    return Problem("login", "lost", failure.detail if failure else "")
+
+
+# ── how: the machine ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Load(NamedTuple):
+    """Read the record.  → `Loaded` or `Unreadable`."""
+
+
+class TryLock(NamedTuple):
+    """Try once to get this login's lock.  → `Locked`."""
+
+
+class Wait(NamedTuple):
+    """Wait until the record changes, or at most that many seconds.  → `Waited`."""
+
+    seconds: float
+
+
+class Write(NamedTuple):
+    """Commit this record, if the order there is still `expected` (None: no record).
+
+    `reserve`: make sure of the space for the answer too.  → `Written`, `Conflict` or `NotWritten`.
+    """
+
+    grant: Grant
+    expected: Order | None
+    reserve: bool = False
+
+
+class Send(NamedTuple):
+    """Spend this record's refresh token, once.  → `Answered`."""
+
+    grant: Grant
+
+
+class Release(NamedTuple):
+    """Release the lock.  → `Released`."""
+
+
+class Revoke(NamedTuple):
+    """Revoke what nobody will use, as well as it can be done.  → `Revoked`."""
+
+    token: Secret
+
+
+class Rescue(NamedTuple):
+    """Keep this record in memory, the lock held, and go on trying to commit it.  → `Rescuing`."""
+
+    grant: Grant
+    expected: Order | None
+    detail: str
+
+
+class Raise(NamedTuple):
+    """The end, without a token."""
+
+    problem: Problem
+
+
+Action: TypeAlias = Load | TryLock | Wait | Write | Send | Release | Revoke | Rescue | Use | Raise
+
+
+class Loaded(NamedTuple):
+    """The record as it is now, or None."""
+
+    grant: Grant | None
+
+
+class Unreadable(NamedTuple):
+    """The store cannot be read; `memory` is the last record that this process knows."""
+
+    memory: Grant | None
+    detail: str
+
+
+class Locked(NamedTuple):
+    """Whether the lock was had."""
+
+    held: bool
+
+
+class Waited(NamedTuple):
+    """The wait is over."""
+
+
+class Written(NamedTuple):
+    """The record is durable."""
+
+
+class Conflict(NamedTuple):
+    """Another record is there, and stays."""
+
+    current: Grant | None
+
+
+class NotWritten(NamedTuple):
+    """The store refused; nothing has changed."""
+
+    detail: str
+
+
+class Answered(NamedTuple):
+    """What came of the token request; `asked_at` (POSIX seconds) is just before it was sent."""
+
+    reply: Reply
+    asked_at: float
+
+
+class Released(NamedTuple):
+    """The lock is free."""
+
+
+class Revoked(NamedTuple):
+    """Revoked, or at least tried."""
+
+
+class Rescuing(NamedTuple):
+    """The rescuer has the record and the lock."""
+
+
+Event: TypeAlias = (
+    Loaded | Unreadable | Locked | Waited | Written | Conflict | NotWritten | Answered | Released | Revoked | Rescuing
+)
+
+Phase: TypeAlias = Literal[
+    "look", "lock", "wait", "recheck", "mark", "send", "save", "verify", "settle", "release", "revoke", "done"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Where one caller's refresh stands.  Hashable, so that an exploration can tell states apart."""
+
+    want: Want
+    policy: Policy
+    deadline: float  # until when this caller waits for another's refresh
+    owner: str
+    nonce: str
+    phase: Phase = "look"
+    grant: Grant | None = None  # the record as this caller last wrote it, or what it is about to save
+    base: Order | None = None  # the order that the record must still have for that
+    meanwhile: TokenSet | None = None
+    problem: Problem | None = None  # what to raise when no token is left
+    sent: bool = False
+    verify_until: float = 0.0
+    revoking: Secret | None = None
+    then: Literal["look", "use", "raise"] = "look"  # what follows `release` (and `revoke`)
+
+
+Next: TypeAlias = tuple[Refresh, Action]
+
+
+def start(want: Want, policy: Policy, now: float, *, owner: str, nonce: str) -> Next:
+    """The machine for one caller and its first action.  `nonce` is fresh for each, `owner` names the process."""
+    return Refresh(want, policy, now + policy.wait_timeout, owner, nonce), Load()
+
+
+def step(state: Refresh, event: Event, now: float) -> Next:
+    """What has to be done next, now that this came of the last action."""
+    match state.phase, event:
+        case "look", Loaded(grant):
+            return _look(state, grant, now)
+        case "lock", Locked(held=True):
+            return replace(state, phase="recheck"), Load()
+        case "lock", Locked():
+            if state.meanwhile is not None:
+                return replace(state, phase="done"), Use(state.meanwhile)
+            if now >= state.deadline:
+                return replace(state, phase="done"), Raise(Problem("lock"))
+            return replace(state, phase="wait"), Wait(state.deadline - now)
+        case "wait", Waited():
+            return replace(state, phase="look"), Load()
+        case "recheck", Loaded(grant) | Conflict(grant):
+            return _recheck(state, grant, now)
+        case "mark", Written():
+            return replace(state, phase="send", sent=True), Send(_ours(state))
+        case "mark", Conflict(current):
+            return _recheck(state, current, now)
+        case "mark", NotWritten(detail):
+            return _give_up(state, Problem("store", detail=detail), now)
+        case "send", Answered():
+            return _judge(state, event, now)
+        case "save", Written():
+            return _release(state, "use")
+        case "save", Conflict(current):
+            return _superseded(state, current)
+        case "save", NotWritten(detail):
+            return replace(state, then="use"), Rescue(_ours(state), state.base, detail)
+        case "save", Rescuing():
+            return replace(state, phase="done"), Use(_earned(state))
+        case "verify", Waited():
+            return state, Load()
+        case "verify", Loaded(current):
+            if current is None or current.order != state.base:
+                return _release(state, "look")  # a sibling was there: what it wrote counts
+            if now < state.verify_until:
+                return state, Wait(min(VERIFY_PAUSE, state.verify_until - now))
+            return replace(state, phase="settle"), Write(_ours(state), state.base)
+        case "settle", Written() | NotWritten():
+            # Not written: the marker stays, which is the careful reading of what happened.
+            return _release(state, "look" if state.problem is None else "raise")
+        case "settle", Conflict():
+            return _release(state, "look")
+        case "release", Released():
+            if state.revoking is not None:
+                return replace(state, phase="revoke"), Revoke(state.revoking)
+            return _after(state)
+        case "revoke", Revoked():
+            return _after(state)
+        case (("look" | "recheck" | "verify"), Unreadable(memory, detail)):
+            return _unreadable(state, memory, detail, now)
+        case phase, _:
+            raise AssertionError(f"{type(event).__name__} cannot follow phase {phase}")
+
+
+def _look(state: Refresh, grant: Grant | None, now: float) -> Next:
+    verdict = decide(grant, state.want, state.policy, now)
+    match verdict:
+        case Use():
+            return replace(state, phase="done"), verdict
+        case Problem():
+            return replace(state, phase="done"), Raise(verdict)
+        case Renew(meanwhile):
+            if state.sent:  # one call causes at most one refresh (I10)
+                problem = state.problem or Problem("later", detail="the login changed while it was renewed")
+                done = replace(state, phase="done")
+                return (done, Use(meanwhile)) if meanwhile is not None else (done, Raise(problem))
+            return replace(state, phase="lock", meanwhile=meanwhile), TryLock()
+    assert_never(verdict)
+
+
+def _recheck(state: Refresh, grant: Grant | None, now: float) -> Next:
+    verdict = decide(grant, state.want, state.policy, now)
+    match verdict:
+        case Use(token):
+            return _release(replace(state, meanwhile=token), "use")
+        case Problem():
+            return _release(replace(state, meanwhile=None, problem=verdict), "raise")
+        case Renew(meanwhile):
+            spending = _spending(grant, state, now)
+            ahead = replace(
+                state,
+                phase="mark",
+                grant=spending,
+                base=grant.order if grant else None,
+                meanwhile=meanwhile,
+            )
+            return ahead, Write(spending, ahead.base, reserve=True)
+    assert_never(verdict)
+
+
+def _spending(grant: Grant | None, state: Refresh, now: float) -> Grant:
+    """The record that is written ahead of the send."""
+    if grant is None:  # a service's first: there is nothing yet, and nothing to lose
+        epoch = max(1, int(now))
+        grant = Grant(state.want.key, epoch, renewal="client_credentials", scope=" ".join(sorted(state.want.scope)))
+    earlier = grant.marker
+    marker = Marker(
+        fingerprint=grant.spendable,
+        nonce=state.nonce,
+        owner=state.owner,
+        sent_at=earlier.sent_at if earlier else now,
+        deadline=now + state.policy.send_timeout,
+        sends=earlier.sends + 1 if earlier else 1,
+    )
+    return replace(grant, state="SPENDING", attempt=grant.attempt + 1, marker=marker)
+
+
+def _judge(state: Refresh, answered: Answered, now: float) -> Next:
+    """What the provider's answer, or its absence, means for the record."""
+    spent = replace(state, base=_ours(state).order)
+    reply = answered.reply
+    match reply:
+        case Granted(answer):
+            return _granted(spent, answer, answered.asked_at)
+        case Refused(error, detail):
+            verify = replace(
+                spent,
+                phase="verify",
+                grant=_dead(_ours(state), "refused", detail or error),
+                verify_until=now + state.policy.refusal_wait,
+            )
+            return verify, Load()
+        case Unsent(detail):
+            return _settle(spent, Problem("later", detail=detail), "unsent", now, marker=None)
+        case Busy(detail, retry_after):
+            return _settle(spent, Problem("later", "none", detail, retry_after), "busy", now, marker=None)
+        case Misconfigured(error, detail):
+            problem = Problem("misconfigured", detail=detail or error, error=error)
+            return _settle(spent, problem, "misconfigured", now, marker=None)
+        case Lost(detail):
+            return _settle(spent, Problem("later", detail=detail), "lost", now, marker=_ours(state).marker)
+    assert_never(reply)
+
+
+def _granted(state: Refresh, answer: TokenAnswer, asked_at: float) -> Next:
+    grant = _ours(state)
+    claims = unverified_claims(answer.id_token)
+    if claims and (detail := contradiction(claims, grant.key, grant.subject)):
+        # OIDC Core §12.2: another issuer, client or person.  These tokens are nobody's here.
+        dead = _dead(grant, "subject", detail)
+        return replace(state, phase="settle", grant=dead, revoking=answer.refresh_token), Write(dead, state.base)
+    earned = _with_answer(grant, answer, asked_at, state.want)
+    if claims:
+        earned = replace(earned, claims={**grant.claims, **claims})
+    return replace(state, phase="save", grant=earned), Write(earned, state.base)
+
+
+def _with_answer(grant: Grant, answer: TokenAnswer, asked_at: float, want: Want) -> Grant:
+    previous = grant.token_for(want.resource, want.for_scope)
+    token = answer.token_set(
+        asked_at,
+        scope=previous.scope if previous else want.for_scope or grant.scope,
+        resource=want.resource,
+        for_scope=want.for_scope,
+        id_token=previous.id_token if previous else None,
+    )
+    return replace(
+        grant,
+        generation=grant.generation + 1,
+        attempt=0,
+        state="ACTIVE",
+        refresh_token=answer.refresh_token or grant.refresh_token,  # none in the answer: keep (RFC 6749 §6)
+        refresh_expires_at=answer.refresh_expires_at(asked_at) or grant.refresh_expires_at,
+        tokens=grant.with_token(token),
+        marker=None,
+        failure=None,
+    )
+
+
+def _dead(grant: Grant, kind: str, detail: str) -> Grant:
+    """The verdict on a refresh token, for every process; access tokens that still live are served to their end."""
+    return replace(
+        grant,
+        attempt=grant.attempt + 1,
+        state="DEAD",
+        refresh_token=None,
+        marker=None,
+        failure=Failure(grant.spendable, kind, detail),
+        tokens=() if kind == "subject" else grant.tokens,
+    )
+
+
+def _settle(state: Refresh, problem: Problem, kind: str, now: float, *, marker: Marker | None) -> Next:
+    """Nothing was gained.  The record says why, and until when nobody need ask again (HAZARDS 32)."""
+    grant = _ours(state)
+    earlier = grant.failure
+    count = earlier.count + 1 if earlier and earlier.fingerprint == grant.spendable else 1
+    longest = 5.0 if kind == "misconfigured" else 60.0  # whoever mends a setting does not want to wait
+    spread = 1 + int(state.nonce[:4] or "0", 16) / 0xFFFF / 4  # apart from the logins of other people
+    pause = max(problem.retry_after or 0.0, min(longest, 2.0 ** (count - 1)) * spread)
+    failed = replace(
+        grant,
+        attempt=grant.attempt + 1,
+        state="SPENDING" if marker else "ACTIVE",
+        marker=marker,
+        failure=Failure(grant.spendable, kind, problem.detail, now + pause, count),
+    )
+    told = problem._replace(retry_after=pause)
+    return replace(state, phase="settle", grant=failed, problem=told), Write(failed, state.base)
+
+
+def _superseded(state: Refresh, current: Grant | None) -> Next:
+    """Our answer came, and the record is not the one that we wrote ahead (DESIGN 4, step 8)."""
+    earned = _ours(state)
+    if current is None:  # somebody removed it; what we hold is good
+        return replace(state, base=None), Write(earned, None)
+    if current.order < earned.order:
+        # Only attempts came between (or an older copy was put back): ours is still the one successor.  A
+        # verdict of death was passed on its predecessor, so a revival counts as a new epoch.
+        epoch = max(earned.epoch, current.epoch + (current.state == "DEAD"))
+        over = replace(state, grant=replace(earned, epoch=epoch), base=current.order)
+        return over, Write(_ours(over), over.base)
+    revoking = earned.refresh_token if current.state == "LOGGED_OUT" else None
+    return _release(replace(state, revoking=revoking), "look")
+
+
+def _unreadable(state: Refresh, memory: Grant | None, detail: str, now: float) -> Next:
+    """The store is gone: what is known is served to its end, nothing is spent (I11)."""
+    token = memory.token_for(state.want.resource, state.want.for_scope) if memory else None
+    if freshness(token, state.want, state.policy, now) == "EXPIRED":
+        token = None
+    state = replace(state, meanwhile=token, problem=Problem("store", detail=detail))
+    if state.phase == "look":
+        return _after(replace(state, then="use" if token else "raise"))
+    return _release(state, "use" if token else "raise")
+
+
+def _give_up(state: Refresh, problem: Problem, now: float) -> Next:
+    grant = _ours(state)
+    token = grant.token_for(state.want.resource, state.want.for_scope)
+    if token is not None and freshness(token, state.want, state.policy, now) != "EXPIRED":
+        return _release(replace(state, meanwhile=token), "use")
+    return _release(replace(state, problem=problem), "raise")
+
+
+def _release(state: Refresh, then: Literal["look", "use", "raise"]) -> Next:
+    return replace(state, phase="release", then=then), Release()
+
+
+def _after(state: Refresh) -> Next:
+    """The lock is free: give the caller what it came for."""
+    done = replace(state, phase="done")
+    token = _earned(state) if state.then == "use" and state.sent else state.meanwhile
+    match state.then:
+        case "look":
+            return replace(state, phase="look", revoking=None), Load()
+        case "use":
+            assert token is not None
+            return done, Use(token)
+        case "raise":
+            if state.meanwhile is not None:
+                return done, Use(state.meanwhile)
+            assert state.problem is not None
+            return done, Raise(state.problem)
+    assert_never(state.then)
+
+
+def _ours(state: Refresh) -> Grant:
+    assert state.grant is not None
+    return state.grant
+
+
+def _earned(state: Refresh) -> TokenSet:
+    token = _ours(state).token_for(state.want.resource, state.want.for_scope)
+    assert token is not None
+    return token
+
+
+def grant_of_login(
+    key: GrantKey,
+    answer: TokenAnswer,
+    previous: Grant | None,
+    *,
+    asked_at: float,
+    scope: frozenset[str],
+    subject: str = "",
+    claims: dict[str, object] | None = None,
+    resource: str = "",
+    renewal: Literal["refresh_token", "client_credentials"] = "refresh_token",
+) -> Grant:
+    """The record that a sign-in makes, in an epoch of its own.
+
+    Epochs are POSIX seconds unless the last one was later: so they rise even past a record that was set aside
+    or deleted, and a process that knew the old one does not take the new for an older copy.
+    """
+    requested = " ".join(sorted(scope))
+    granted = " ".join(sorted(scope | scope_set(answer.scope)))
+    tokens = () if not answer.access_token else (answer.token_set(asked_at, scope=requested, resource=resource),)
+    return Grant(
+        key=key,
+        epoch=max(int(asked_at), previous.epoch + 1 if previous else 1),
+        renewal=renewal if answer.refresh_token or renewal == "client_credentials" else "none",
+        refresh_token=answer.refresh_token,
+        refresh_expires_at=answer.refresh_expires_at(asked_at),
+        tokens=tokens,
+        scope=granted,
+        subject=subject,
+        claims=claims or {},
+    )
+
+
+def grant_of_logout(key: GrantKey, previous: Grant | None, now: float) -> Grant:
+    """The tombstone that a log-out leaves: every process sees it at its next call, and sends nothing more."""
+    return Grant(
+        key=key,
+        epoch=max(int(now), previous.epoch + 1 if previous else 1),
+        state="LOGGED_OUT",
+        renewal=previous.renewal if previous else "none",
+        scope=previous.scope if previous else "",
+        subject=previous.subject if previous else "",
+    )

@@ -1,0 +1,366 @@
+"""`Session`: a `requests.Session` that is signed in.
+
+It is thin.  It puts a token on each request that may carry one, hop by hop; on a 401 it asks its source for
+another and sends once more; everything else is left to requests and to `source`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import requests
+from requests.cookies import extract_cookies_to_jar
+
+from .bearer import BearerAuth, answer_401, forget, put_on, take_off
+from .client import Discovery, Provider
+from .config import Settings, open_store, settings
+from .errors import LoginRequired, StoreError
+from .home import state_folder
+from .model import Account, Client, Grant, GrantKey, Secret, TokenSet, scope_set
+from .refresh import Policy, grant_of_login, grant_of_logout
+from .source import LoginSource
+from .stores.base import TokenStore
+from .transport import Route, Transport
+from .wire import TokenAnswer, origin, secure
+
+__all__ = ["LoggedOut", "Session"]
+
+log = logging.getLogger("loginonce")
+
+
+class LoggedOut(NamedTuple):
+    """What a log-out achieved: whether the provider says the login is revoked, and where a browser would end
+    the provider's own session ("" where it names no such place).
+    """
+
+    revoked: bool
+    end_session_url: str
+
+
+class _Hop(NamedTuple):
+    """What a request that is under way knows: which origin its caller addressed, and what it carries."""
+
+    addressed: str
+    carried: TokenSet | None
+
+
+class Session(requests.Session):
+    """A `requests.Session` whose requests are signed in, and stay so.
+
+        lab = Session("https://id.example.org/realms/lab", client_id="notebook", scope="openid offline_access")
+        lab.login()
+        lab.get("https://api.example.org/runs")
+
+    The first argument is an issuer, or the name of a profile; without one the environment says which (see
+    `config`).  `store` is a `TokenStore` or its address; `origins` names further origins, such as
+    "https://files.example.org", to which a redirect may take the token; `server` overrides what the provider
+    says of itself (RFC 8414 names); `policy` says how the login is renewed.  Raises `ConfigurationError`.
+
+    Requests raise what requests raises, and `LoginRequired`, `TransportError` or `StoreError` where there is no
+    token to be had.
+    """
+
+    def __init__(
+        self,
+        profile_or_issuer: str | None = None,
+        *,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        scope: str | None = None,
+        account: str | None = None,
+        resource: str | None = None,
+        grant: str | None = None,
+        redirect_uri: str | None = None,
+        store: TokenStore | str | None = None,
+        origins: Iterable[str] = (),
+        server: Mapping[str, Any] | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        super().__init__()
+        made = settings(
+            profile_or_issuer,
+            client_id=client_id,
+            client_secret=client_secret,
+            scope=scope,
+            account=account,
+            resource=resource,
+            grant=grant,
+            redirect_uri=redirect_uri,
+            store=store if isinstance(store, str) else None,
+            server=server,
+            policy=policy,
+        )
+        self._build(made, store if isinstance(store, TokenStore) else None, frozenset(map(origin, origins)))
+
+    def _build(self, made: Settings, store: TokenStore | None, origins: frozenset[str]) -> None:
+        self.settings = made
+        self._origins = origins
+        self._given_store = store
+        provider = Provider(
+            Discovery(made.issuer, made.server, state_folder() / "servers"),
+            Client(
+                made.client_id,
+                made.client_secret,
+                made.token_endpoint_auth_method,
+                (made.redirect_uri,) if made.redirect_uri else (),
+            ),
+            Transport(self._route),
+        )
+        self.source = LoginSource(
+            GrantKey(made.issuer, made.client_id, made.account),
+            store or open_store(made.store),
+            provider,
+            policy=made.policy,
+            scope=scope_set(made.scope),
+            resource=made.resource,
+            renewal="client_credentials" if made.grant == "client_credentials" else "refresh_token",
+            hint=f"Call .login() on the session, or run in a terminal: {made.command}",
+        )
+        self._bearer = BearerAuth(self.source)
+        self.auth = self._bearer
+        _sessions.add(self)
+
+    def __repr__(self) -> str:
+        name = f"{self.settings.profile!r}, " if self.settings.profile else ""
+        return f"<loginonce.Session {name}{self.source.key}>"
+
+    # ── signing in and out ───────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def account(self) -> Account | None:
+        """Who is signed in, or None.  Asks nobody: it is what the store says.  Raises `StoreError`."""
+        grant = self.source.grant()
+        if grant is None or grant.state == "LOGGED_OUT":
+            return None
+        return _account(grant, self.settings.resource)
+
+    def login(
+        self,
+        flow: str | None = None,
+        *,
+        force: bool = False,
+        username: str | None = None,
+        password: str | None = None,
+        tokens: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Account:
+        """Be signed in: return at once where any program of this person is, else renew, else ask.
+
+        `flow` is `browser`, `device` or `paste` (default: what fits, see `login.choose`).  `username` and
+        `password` are for servers that offer nothing better, `tokens` for a token answer that is at hand.
+        `force` asks even if there is a login.  `timeout`: seconds that a person has.  Raises `LoginFailed`,
+        and what the provider or the store have to say.
+        """
+        # Imported here: a program that is signed in never needs it.
+        from .login.signin import sign_in
+
+        if not force and tokens is None and username is None:
+            try:
+                token = self.source.token()
+            except LoginRequired:
+                pass
+            else:
+                log.info("already signed in: %s", self.source.key)
+                grant = self.source.grant()
+                return _account(grant, self.settings.resource) if grant else _anonymous(self.settings, token)
+        signed_in = sign_in(
+            self.source,
+            self.settings,
+            flow=flow,
+            username=username,
+            password=Secret(password) if password is not None else None,
+            tokens=tokens,
+            timeout=timeout,
+        )
+        if signed_in is not None:
+            self._save(signed_in.answer, signed_in.asked_at, signed_in.claims, signed_in.renewal)
+        grant = self.source.grant()
+        if grant is None:
+            raise StoreError(f"the login for {self.source.key} was removed from its store as soon as it was made")
+        return _account(grant, self.settings.resource)
+
+    def _save(self, answer: TokenAnswer, asked_at: float, claims: Mapping[str, Any], renewal: Any) -> None:
+        asked, given = scope_set(self.settings.scope), scope_set(answer.scope)
+        if given and (narrower := asked - given - {"offline_access", "openid"}):
+            log.warning("%s granted less than was asked for: without %s", self.source.key, " ".join(sorted(narrower)))
+        self.source.change(
+            lambda previous: grant_of_login(
+                self.source.key,
+                answer,
+                previous,
+                asked_at=asked_at,
+                scope=asked,
+                subject=str(claims.get("sub") or ""),
+                claims=dict(claims),
+                resource=self.settings.resource,
+                renewal=renewal,
+            )
+        )
+
+    def logout(self) -> LoggedOut:
+        """End the login for every program that shares it, and revoke it at the provider (RFC 7009).
+
+        The login is gone here whatever the provider says.  Raises `StoreError`.
+        """
+        key, provider = self.source.key, self.source.provider
+        before, _ = self.source.change(lambda previous: grant_of_logout(key, previous, time.time()))
+        revoked = False
+        if before is not None and before.refresh_token is not None:
+            revoked = provider.revoke(before.refresh_token, "refresh_token")
+        elif before is not None:
+            revoked = min(
+                [provider.revoke(token.access_token, "access_token") for token in before.tokens], default=False
+            )
+        return LoggedOut(revoked, provider.end_session_url())
+
+    # ── requests ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """As requests does it.  The token is put on when the request is sent, and .netrc stays out of it."""
+        if request.auth is None and (self.auth is None or self.auth is self._bearer):
+            request = copy.copy(request)
+            request.auth = _signed_when_sent
+        return super().prepare_request(request)
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """As requests does it, with a token where one may go.  Each hop of a redirect comes by here."""
+        if not isinstance(request, requests.PreparedRequest):
+            return super().send(request, **kwargs)
+        url = request.url or ""
+        hop: _Hop | None = request.__dict__.get("_loginonce")
+        addressed = hop.addressed if hop else origin(url)
+        if "Authorization" in request.headers or not self._may_carry(url, addressed):
+            return super().send(request, **kwargs)
+        token = self.source.token()
+        hooks = request.hooks.get("response", [])
+        if self._answered not in hooks:  # first of all hooks: they see the answer that counts
+            request.hooks = {**request.hooks, "response": [self._answered, *hooks]}
+        request.__dict__["_loginonce"] = _Hop(addressed, token)
+        put_on(request, token)
+        try:
+            return super().send(request, **kwargs)
+        except BaseException as error:
+            forget(error)
+            raise
+        finally:
+            if request.__dict__["_loginonce"].carried is not None:  # no answer came that took it off
+                self._unsign(request)
+
+    def _may_carry(self, url: str, addressed: str) -> bool:
+        here = origin(url)
+        if here != addressed and here not in self._origins:
+            return False
+        if secure(url):
+            return True
+        log.warning("no token is sent to %s: it is neither https nor on this machine", here)
+        return False
+
+    def _unsign(self, request: requests.PreparedRequest) -> TokenSet | None:
+        hop: _Hop | None = request.__dict__.get("_loginonce")
+        if hop is None or hop.carried is None:
+            return None
+        take_off(request)
+        request.__dict__["_loginonce"] = hop._replace(carried=None)
+        return hop.carried
+
+    def _answered(self, response: requests.Response, **settings: Any) -> requests.Response | None:
+        """The first hook of every request that carries a token."""
+        request = response.request
+        carried = self._unsign(request)
+        if carried is None or response.status_code != 401:
+            return None
+        extract_cookies_to_jar(self.cookies, request, response.raw)  # type: ignore[no-untyped-call]  # requests'
+        return answer_401(
+            self.source,
+            carried,
+            response,
+            lambda again: self.get_adapter(url=again.url or "").send(again, **settings),
+        )
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Keep in mind which origin the caller addressed: a redirect's is not one (HAZARDS 25)."""
+        hop: _Hop | None = response.request.__dict__.get("_loginonce")
+        if hop is None:
+            super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]  # requests'
+            return
+        prepared_request.__dict__["_loginonce"] = _Hop(hop.addressed, None)
+        if not self._may_carry(prepared_request.url or "", hop.addressed):
+            super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]  # requests'
+
+    # ── other processes ──────────────────────────────────────────────────────────────────────────────────
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The configuration, and what a `requests.Session` takes along; no token and no client secret.
+
+        The store is opened anew where the session arrives; the client secret is looked up there again.
+        """
+        state = {name: getattr(self, name) for name in self.__attrs__}
+        if state.get("auth") is self._bearer:
+            del state["auth"]
+        state["settings"] = replace(self.settings, client_secret=None)
+        state["_given_store"] = self._given_store
+        state["_origins"] = self._origins
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuild around the configuration."""
+        made: Settings = state.pop("settings")
+        store: TokenStore | None = state.pop("_given_store")
+        origins: frozenset[str] = state.pop("_origins")
+        if made.client_secret is None:
+            found = os.environ.get("LOGINONCE_CLIENT_SECRET")
+            if made.profile and not found:
+                found = settings(made.profile).client_secret
+            made = replace(made, client_secret=Secret(found) if found else None)
+        self.__dict__.update(state)
+        self._build(made, store, origins)
+        if "auth" in state:
+            self.auth = state["auth"]
+
+    def _route(self) -> Route:
+        return Route(self.verify if isinstance(self.verify, str) else None, self.cert, dict(self.proxies))
+
+
+def _signed_when_sent(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """An authentication that adds nothing yet; where there is none requests looks into .netrc."""
+    return request
+
+
+def _account(grant: Grant, resource: str) -> Account:
+    token = grant.token_for(resource)
+    claims = dict(grant.claims)
+    name = next((str(claims[n]) for n in ("name", "preferred_username", "email") if claims.get(n)), "")
+    return Account(
+        issuer=grant.key.issuer,
+        subject=grant.subject,
+        name=name,
+        expires_at=token.expires_at if token else None,
+        renews=grant.state in ("ACTIVE", "SPENDING") and bool(grant.spendable),
+        claims=claims,
+    )
+
+
+def _anonymous(made: Settings, token: TokenSet) -> Account:
+    return Account(issuer=made.issuer, subject="", expires_at=token.expires_at)
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A child must not speak on its parent's connections (HAZARDS 13)."""
+    for session in list(_sessions):
+        for adapter in session.adapters.values():
+            if hasattr(adapter, "__setstate__"):  # the way by which a pickled adapter gets new connections
+                adapter.__setstate__(adapter.__getstate__())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

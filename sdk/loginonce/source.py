@@ -1,0 +1,528 @@
+"""Where tokens come from: `TokenSource`, and the one loop that drives the state machine of `refresh`.
+
+`LoginSource.token` is the way of every request.  Its fast path is one look at the clock and one `stat`: no lock,
+no parsing.  Everything else goes through `_drive`, which does what `refresh.step` asks for, one action at a time.
+
+Threads.  Per process and login there is one `_Gate`.  Whoever passes it goes on in a worker thread of its own,
+which takes the store's lock, spends, saves and ends: a keyboard interrupt ends the caller's wait and nothing
+else (HAZARDS 2).  The worker is no daemon, so a program that ends waits for it, within the send budget.  The
+others wait at the gate, or do not wait at all if their token is still good.
+
+Processes.  A worker that finds the lock taken watches the record, not the lock: one `stat` every few
+milliseconds, and the new token is adopted as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol, assert_never
+
+from . import refresh
+from .client import Provider
+from .errors import (
+    ConfigurationError,
+    CorruptStore,
+    LockTimeout,
+    LoginRequired,
+    ProtocolError,
+    Reason,
+    StoreError,
+    TransportError,
+)
+from .home import process_identity
+from .model import Grant, GrantKey, Order, TokenSet
+from .refresh import Policy, Problem, Want
+from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
+from .wire import Lost
+
+__all__ = ["LoginSource", "TokenSource"]
+
+log = logging.getLogger("loginonce")
+
+SLICE = 0.1
+"""Seconds between two looks at whether a wait is still wanted; what an interrupt takes at most."""
+
+QUIET = 5.0
+"""Seconds after a renewal in the background failed on the store, before this process tries that again."""
+
+
+class TokenSource(Protocol):
+    """The seam: whatever sends requests needs this one method, and nothing else of this library."""
+
+    def token(self, *, rejected: TokenSet | None = None) -> TokenSet:
+        """An access token that is good now.
+
+        `rejected` is one that an API has just refused (401): the answer is then another one, or the same one
+        again where another would not help.  Raises `LoginRequired`, `TransportError`, `StoreError`, ….
+        """
+
+
+class _Known(NamedTuple):
+    """What the fast path needs: this stamp, this token, and from when until when it needs no thought."""
+
+    stamp: Stamp
+    token: TokenSet
+    begin: float
+    end: float
+
+
+class LoginSource:
+    """Tokens of one stored login, renewed by whichever of its processes is first.
+
+    `hint` is the exact next command when a person has to sign in.
+    """
+
+    def __init__(
+        self,
+        key: GrantKey,
+        store: TokenStore,
+        provider: Provider,
+        *,
+        policy: Policy | None = None,
+        scope: frozenset[str] = frozenset(),
+        resource: str = "",
+        renewal: Literal["refresh_token", "client_credentials"] = "refresh_token",
+        hint: str = "",
+    ) -> None:
+        self.key = key
+        self.store = store
+        self.provider = provider
+        self.policy = policy or Policy()
+        self.hint = hint
+        self._want = Want(key, resource=resource, scope=scope, renewal=renewal)
+        self._known: _Known | None = None
+        self._memory = Snapshot(None, None, settled=False)
+        self._highest: Order = (0, 0, 0)
+
+    def __repr__(self) -> str:
+        return f"LoginSource({self.key})"
+
+    # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def token(self, *, rejected: TokenSet | None = None) -> TokenSet:
+        """An access token that is good now (see `TokenSource`)."""
+        known = self._known
+        if (
+            known is not None
+            and rejected is None
+            and known.begin <= time.time() < known.end
+            and self.store.stamp(self.key) == known.stamp
+        ):
+            return known.token
+        return self._usable(self._obtain(rejected.fingerprint if rejected else "", force=False))
+
+    def renew(self) -> TokenSet:
+        """A new access token now, however young the present one is; one that another process just got counts."""
+        grant = self.grant()
+        token = grant.token_for(self._want.resource) if grant else None
+        return self._usable(self._obtain(token.fingerprint if token else "", force=True))
+
+    def _usable(self, token: TokenSet) -> TokenSet:
+        if token.token_type != "Bearer":
+            raise ProtocolError(
+                f"{self.key} now issues tokens of the type {token.token_type!r}, which cannot be used here; the "
+                "login itself has been saved"
+            )
+        return token
+
+    def _obtain(self, rejected: str, *, force: bool) -> TokenSet:
+        want = replace(self._want, rejected=rejected, force=force, seen=self._highest)
+        return _Run(self, want).result()
+
+    # ── the record ───────────────────────────────────────────────────────────────────────────────────────
+
+    def grant(self) -> Grant | None:
+        """The record as it is now, or None.  Raises `StoreError`."""
+        return self.snapshot().grant
+
+    def snapshot(self) -> Snapshot:
+        """The record by way of its change stamp: read only if it may have changed."""
+        gate = _gate(self.store, self.key)
+        if gate.unsaved is not None:
+            return Snapshot(gate.unsaved, None, settled=False)
+        memory = self._memory
+        if memory.settled and self.store.stamp(self.key) == memory.stamp:
+            return memory
+        self._remember(snapshot := self.store.load(self.key))
+        return snapshot
+
+    def memory(self) -> Grant | None:
+        """The last record that this process knows, also when the store is gone."""
+        return self._memory.grant
+
+    def _remember(self, snapshot: Snapshot) -> None:
+        self._memory = snapshot
+        self._known = None
+        grant = snapshot.grant
+        if grant is None:
+            return
+        self._highest = max(self._highest, grant.order)
+        token = grant.token_for(self._want.resource)
+        if snapshot.settled and token is not None and self._want.scope <= set(grant.scope.split()):
+            self._known = _Known(snapshot.stamp, token, *refresh.fresh_span(token, self.policy))
+
+    def change(self, make: Callable[[Grant | None], Grant]) -> tuple[Grant | None, Grant]:
+        """Replace the record by what `make` makes of it, and return both.  For log-in and log-out.
+
+        It does not wait for a refresh that is under way: that one finds its base gone.
+        """
+        previous: Grant | None = None
+        for _ in range(20):
+            try:
+                previous = self.store.load(self.key).grant
+            except CorruptStore as error:
+                log.warning("%s", error)
+            made = make(previous)
+            try:
+                self.store.commit(made, expected=previous.order if previous else None)
+            except OrderConflict:
+                continue
+            self._highest = made.order
+            self._memory = Snapshot(None, None, settled=False)
+            self._known = None
+            _gate(self.store, self.key).announce()
+            return previous, made
+        raise StoreError(f"the login for {self.key} is being changed by others all the time")
+
+    # ── errors for people ────────────────────────────────────────────────────────────────────────────────
+
+    def error(self, problem: Problem, cause: StoreError | None = None) -> Exception:
+        """What the machine found, as the exception for it."""
+        match problem.kind:
+            case "login":
+                text = _WHY[problem.reason].format(key=self.key, detail=problem.detail or "it did not say why")
+                return LoginRequired(text, reason=problem.reason, hint=self.hint)
+            case "later":
+                seconds = max(0.0, problem.retry_after or 0.0)
+                return TransportError(
+                    f"the login for {self.key} could not be renewed just now: {problem.detail}.  It is kept; try "
+                    f"again in {seconds:.0f} s",
+                    retry_after=seconds,
+                )
+            case "misconfigured":
+                return ConfigurationError(
+                    f"the provider does not accept this client: {problem.detail}.  The login for {self.key} is "
+                    "kept; check client_id, client_secret and scope"
+                )
+            case "store":
+                return cause or StoreError(problem.detail)
+            case "lock":
+                return LockTimeout(
+                    f"another process has been renewing the login for {self.key} for more than "
+                    f"{self.policy.wait_timeout:.0f} s ({self.store.location(self.key)}); try again, and if it "
+                    "stays so, look for a stopped process"
+                )
+        assert_never(problem.kind)
+
+
+_WHY: dict[Reason, str] = {
+    "none": "nobody is signed in to {key}",
+    "expired": "the login for {key} has run out, and it cannot renew itself",
+    "ended": "the login for {key} was ended at the provider: {detail}",
+    "logged_out": "somebody signed out of {key}",
+    "lost": "the login for {key} may have been used up without an answer arriving: {detail}",
+    "scope": "the login for {key} does not cover what is asked for now: {detail}",
+    "account": "the login for {key} was ended, because the provider began to answer for somebody else: {detail}",
+}
+
+
+# ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Run:
+    """One caller's way through the machine: in its own thread until the gate, then in a worker."""
+
+    def __init__(self, source: LoginSource, want: Want) -> None:
+        self._source = source
+        self._gate = _gate(source.store, source.key)
+        self._started = time.time()
+        self._hold: Hold | None = None
+        self._sent = False
+        self._abandoned = False
+        self._trouble: StoreError | None = None
+        self._machine, self._action = refresh.start(
+            want, source.policy, self._started, owner=process_identity(), nonce=secrets.token_hex(8)
+        )
+        self._outcome: TokenSet | BaseException | None = None
+        self._over = threading.Event()
+
+    def result(self) -> TokenSet:
+        """The token, or what prevents it."""
+        while True:
+            match self._action:
+                case refresh.Use(token):
+                    return token
+                case refresh.Raise(problem):
+                    raise self._source.error(problem, self._trouble)
+                case refresh.TryLock() if self._gate.unsaved is not None:
+                    detail = "the renewed login could not be saved yet; see the log"
+                    self._went(refresh.Unreadable(self._gate.unsaved, detail))
+                case refresh.TryLock() if self._machine.meanwhile is not None:
+                    # STALE: whoever passes the gate renews in the background, and nobody waits (I6).
+                    if time.monotonic() >= self._gate.quiet_until and self._gate.enter():
+                        self._start_worker()
+                    return self._machine.meanwhile
+                case refresh.TryLock():
+                    if self._gate.enter():
+                        return self._await_worker()
+                    self._went(refresh.Locked(held=False))
+                case refresh.Wait(seconds):
+                    self._gate.wait(min(seconds, SLICE))
+                    self._went(refresh.Waited())
+                case action:
+                    self._went(self._do(action))
+
+    def _went(self, event: refresh.Event) -> None:
+        self._machine, self._action = refresh.step(self._machine, event, time.time())
+
+    def _await_worker(self) -> TokenSet:
+        self._start_worker()
+        try:
+            while not self._over.wait(SLICE):
+                pass
+        except BaseException:
+            self._abandoned = True  # only the wait ends; what has been sent is also saved
+            raise
+        if isinstance(self._outcome, TokenSet):
+            return self._outcome
+        assert self._outcome is not None
+        try:
+            raise self._outcome
+        finally:
+            self._outcome = None  # the exception's traceback leads to this frame
+
+    def _start_worker(self) -> None:
+        worker = threading.Thread(target=self._work, name="loginonce-refresh", daemon=False)
+        try:
+            # Discovery and keys come before the lock: nothing slow is left to do inside (DESIGN 4, step 1).
+            worker.start()
+        except RuntimeError:  # the interpreter is ending and starts no more threads
+            self._work()
+
+    def _work(self) -> None:
+        background = self._machine.meanwhile is not None
+        try:
+            self._prepare()
+            self._outcome = self._drive()
+        except BaseException as error:
+            self._outcome = error
+            if background:
+                log.warning("a renewal in the background did not succeed: %s", error)
+                if isinstance(error, StoreError):
+                    self._gate.quiet_until = time.monotonic() + QUIET
+        finally:
+            if self._hold is not None:
+                self._hold.release()
+            self._gate.leave()
+            self._over.set()
+
+    def _prepare(self) -> None:
+        try:
+            self._source.provider.server  # noqa: B018 - fetched now, so that it is at hand under the lock
+        except (TransportError, ConfigurationError, ProtocolError):
+            return  # `Provider.refresh` meets it again, and says what it means
+
+    def _drive(self) -> TokenSet:
+        """Do what the machine asks for until it is done.  Runs in the worker."""
+        while True:
+            match self._action:
+                case refresh.Use(token):
+                    return token
+                case refresh.Raise(problem):
+                    raise self._source.error(problem, self._trouble)
+                case action:
+                    self._went(self._do(action))
+
+    def _do(self, action: refresh.Action) -> refresh.Event:
+        source, store = self._source, self._source.store
+        match action:
+            case refresh.Load():
+                try:
+                    return refresh.Loaded(source.snapshot().grant)
+                except StoreError as error:
+                    self._trouble = error
+                    return refresh.Unreadable(source.memory(), str(error))
+            case refresh.TryLock():
+                try:
+                    self._hold = store.try_lock(source.key)
+                except StoreError as error:
+                    self._trouble = error
+                    return refresh.Unreadable(source.memory(), str(error))
+                return refresh.Locked(self._hold is not None)
+            case refresh.Wait(seconds):
+                self._watch(seconds)
+                return refresh.Waited()
+            case refresh.Write(grant, expected, reserve):
+                return self._write(grant, expected, reserve=reserve)
+            case refresh.Send(grant):
+                return self._send(grant)
+            case refresh.Release():
+                if self._hold is not None:
+                    self._hold.release()
+                    self._hold = None
+                return refresh.Released()
+            case refresh.Revoke(token):
+                source.provider.revoke(token, "refresh_token")
+                return refresh.Revoked()
+            case refresh.Rescue(grant, expected, detail):
+                assert self._hold is not None
+                _Rescuer(source, self._gate, self._hold, grant, expected, detail).start()
+                self._hold = None
+                return refresh.Rescuing()
+            case refresh.Use() | refresh.Raise():
+                raise AssertionError(f"{type(action).__name__} ends the run")
+        assert_never(action)
+
+    def _watch(self, seconds: float) -> None:
+        """Until the record changes or it is time to try the lock again: its holder may have died."""
+        if self._abandoned and not self._machine.sent:
+            raise LockTimeout("the caller has given up waiting")
+        key, store = self._source.key, self._source.store
+        waited = time.time() - self._started
+        before = store.stamp(key)
+        until = time.monotonic() + min(seconds, 0.05)
+        while (left := until - time.monotonic()) > 0:
+            # Often at first, since most waits end soon; less so later, to leave the machine to the provider.
+            time.sleep(min(left, 0.002 + min(waited, 0.5) / 25))
+            if store.stamp(key) != before:
+                return
+
+    def _write(self, grant: Grant, expected: Order | None, *, reserve: bool) -> refresh.Event:
+        try:
+            self._source.store.commit(grant, expected=expected, reserve=reserve)
+        except OrderConflict as conflict:
+            return refresh.Conflict(conflict.current)
+        except StoreError as error:
+            self._trouble = error
+            return refresh.NotWritten(str(error))
+        self._source._remember(Snapshot(grant, None, settled=False))  # noqa: SLF001 - one room, two classes
+        self._gate.announce()
+        return refresh.Written()
+
+    def _send(self, grant: Grant) -> refresh.Event:
+        asked_at = time.time()
+        want = self._machine.want
+        try:
+            reply = self._source.provider.refresh(
+                grant,
+                resource=want.resource,
+                for_scope=want.for_scope,
+                budget=self._source.policy.send_timeout,
+            )
+        except Exception as error:
+            log.exception("a token request failed in an unforeseen way")
+            reply = Lost(f"unforeseen: {type(error).__name__}")
+        log.info("renewing %s: %s", self._source.key, type(reply).__name__)
+        return refresh.Answered(reply, asked_at)
+
+
+# ── one per process and login ────────────────────────────────────────────────────────────────────────────
+
+
+class _Gate:
+    """Lets one thread of this process at a time on to the store's lock; the others wait here, or go on."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._busy = False
+        self._news = 0
+        self.quiet_until = 0.0  # time.monotonic
+        self.unsaved: Grant | None = None
+
+    def enter(self) -> bool:
+        """Whether this thread may go on; it calls `leave` then."""
+        with self._condition:
+            if self._busy:
+                return False
+            self._busy = True
+            return True
+
+    def leave(self) -> None:
+        with self._condition:
+            self._busy = False
+            self._condition.notify_all()
+
+    def announce(self) -> None:
+        """The record has changed: whoever waits may look again."""
+        with self._condition:
+            self._news += 1
+            self._condition.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Until there is news or the gate is free, at most that long."""
+        with self._condition:
+            news = self._news
+            self._condition.wait_for(lambda: not self._busy or self._news != news, seconds)
+
+
+_gates: dict[tuple[str, GrantKey], _Gate] = {}
+
+
+def _gate(store: TokenStore, key: GrantKey) -> _Gate:
+    place = (store.identity, key)
+    return _gates.get(place) or _gates.setdefault(place, _Gate())
+
+
+if hasattr(os, "register_at_fork"):
+    # A child has none of the threads that stand at the gates; it starts with none standing (HAZARDS 13).
+    os.register_at_fork(after_in_child=_gates.clear)
+
+
+@dataclass
+class _Rescuer:
+    """Goes on saving an answer that the store refused, with the lock held: nobody else may spend its
+    predecessor, and as long as this process lives nothing is lost (HAZARDS 3).
+    """
+
+    source: LoginSource
+    gate: _Gate
+    hold: Hold
+    grant: Grant
+    expected: Order | None
+    detail: str
+
+    def start(self) -> None:
+        log.error(
+            "the renewed login for %s could not be saved and is kept in memory: %s.  Trying on; do not end this "
+            "process before it says that it is saved",
+            self.source.key,
+            self.detail,
+        )
+        self.gate.unsaved = self.grant
+        self.gate.announce()
+        atexit.register(self._last_attempt)
+        threading.Thread(target=self._work, name="loginonce-rescue", daemon=True).start()
+
+    def _work(self) -> None:
+        pause = 0.1
+        while not self._attempt():
+            time.sleep(pause)
+            pause = min(2.0, pause * 1.5)
+        atexit.unregister(self._last_attempt)
+
+    def _attempt(self) -> bool:
+        try:
+            self.source.store.commit(self.grant, expected=self.expected)
+        except OrderConflict as conflict:
+            current = conflict.current
+            if current is not None and current.state == "LOGGED_OUT" and self.grant.refresh_token:
+                self.source.provider.revoke(self.grant.refresh_token, "refresh_token")
+        except StoreError:
+            return False
+        else:
+            log.warning("the renewed login for %s is saved now", self.source.key)
+        self.gate.unsaved = None
+        self.hold.release()
+        self.gate.announce()
+        return True
+
+    def _last_attempt(self) -> None:
+        if self.gate.unsaved is self.grant and not self._attempt():
+            log.critical("the renewed login for %s could not be saved: sign in again", self.source.key)

@@ -1,0 +1,84 @@
+"""What a store of logins promises: to load a record, to replace it only if it is still the one expected, to
+lock a login against other processes, and to tell by a glance whether a record may have changed.
+
+The comparison in `commit` is the truth: a log-in or log-out never waits for a refresh that is under way, it
+writes, and the refresh finds that its base is gone.  The lock keeps two refresh tokens from being sent at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator
+from typing import NamedTuple, Protocol, TypeAlias
+
+from ..errors import StoreError
+from ..model import Grant, GrantKey, Order
+
+__all__ = ["Hold", "OrderConflict", "Snapshot", "Stamp", "TokenStore"]
+
+Stamp: TypeAlias = Hashable
+"""Changes whenever a record does; comparing two is all that can be done with them.  None = no record."""
+
+
+class Snapshot(NamedTuple):
+    """A record as it was read, and the stamp it had.
+
+    `settled` is False while the stamp is too young to be trusted: a second change within the clock
+    granularity of the file system would leave the same one (git calls such a file racily clean).
+    """
+
+    grant: Grant | None
+    stamp: Stamp
+    settled: bool
+
+
+class OrderConflict(StoreError):
+    """The record was not the one that the writer expected; `current` is what is there."""
+
+    def __init__(self, message: str = "the login was changed by somebody else", current: Grant | None = None) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+class Hold(Protocol):
+    """A lock that is held, until it is released.  Any thread may release it."""
+
+    def release(self) -> None:
+        """Let the next one in.  Never raises."""
+
+
+class TokenStore(ABC):
+    """Where logins are kept.  Every method may raise `StoreError`; none ever shows a secret.
+
+    `identity` names the place: two objects with the same identity are the same store.
+    """
+
+    identity: str
+
+    @abstractmethod
+    def stamp(self, key: GrantKey) -> Stamp:
+        """The change stamp of a record, as cheaply as it can be had (a file: one `stat`)."""
+
+    @abstractmethod
+    def load(self, key: GrantKey) -> Snapshot:
+        """The record as it is now.  Raises `CorruptStore` once for a damaged one, which is then set aside."""
+
+    @abstractmethod
+    def commit(self, grant: Grant, *, expected: Order | None, reserve: bool = False) -> Stamp:
+        """Make this the record, durably, if the one there has the order `expected` (None: there is none).
+
+        `reserve`: also make sure that the next commit will find its space.  Raises `OrderConflict`, and
+        `StoreError` where nothing was changed.
+        """
+
+    @abstractmethod
+    def try_lock(self, key: GrantKey) -> Hold | None:
+        """This login's lock against all processes, or None if another has it.  Never waits, not re-entrant."""
+
+    @abstractmethod
+    def grants(self) -> Iterator[Grant]:
+        """All logins in this store, tombstones included; unreadable ones are left out."""
+
+    @abstractmethod
+    def location(self, key: GrantKey) -> str:
+        """Where the record is, for people."""

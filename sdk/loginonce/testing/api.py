@@ -1,0 +1,110 @@
+"""The protected API, and /userinfo, which is one too."""
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Response, json, jsonify, redirect, request
+from werkzeug.wrappers import Response as AnyResponse
+
+from loginonce.testing.state import AccessToken
+
+if TYPE_CHECKING:
+    from loginonce.testing.provider import FakeProvider
+
+Json = dict[str, Any]
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_NOT_VALID = "The access token is expired, revoked or unknown"
+
+
+def add_api(app: Flask, provider: "FakeProvider") -> None:
+    """Add the API to the application."""
+    api = _API(provider)
+    app.add_url_rule("/userinfo", view_func=api.userinfo, methods=["GET", "POST"])
+    app.add_url_rule("/api/", view_func=api.call, methods=_METHODS)
+    app.add_url_rule("/api/<path:path>", view_func=api.call, methods=_METHODS)
+
+
+class _ChallengeError(Exception):
+    """A request is refused for its token (RFC 6750 section 3).
+
+    Without an error code when no token came (section 3.1).
+    """
+
+    def __init__(self, status: int, error: str | None = None, **attributes: str) -> None:
+        super().__init__(error)
+        self.status = status
+        self._error = error
+        self._attributes = attributes
+
+    def response(self) -> Response:
+        fields = {"realm": "api"} | ({"error": self._error} if self._error else {}) | self._attributes
+        challenge = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in fields.items())
+        body = json.dumps({"error": self._error or "unauthorized"})
+        return Response(body, self.status, {"WWW-Authenticate": challenge}, mimetype="application/json")
+
+
+class _API:
+    def __init__(self, provider: "FakeProvider") -> None:
+        self._provider = provider
+
+    def userinfo(self) -> AnyResponse:
+        """OIDC Core section 5.3."""
+        self._provider.events.add("userinfo", token=_presented())
+        try:
+            family = self._bearer().family
+        except _ChallengeError as challenge:
+            return challenge.response()
+        claims = self._provider.claims.get(family.user, {}) if family.user else {}
+        return jsonify({"sub": family.subject} | claims)
+
+    def call(self, path: str = "") -> AnyResponse:
+        """Any path below /api/."""
+        self._provider.events.add("api", token=_presented(), detail=request.path)
+        if path == "open":
+            return jsonify(_described() | {"subject": None, "authorization": "Authorization" in request.headers})
+        try:
+            return self._protected(path, self._bearer())
+        except _ChallengeError as challenge:
+            if challenge.status == 401:
+                self._provider.events.add("api_401", token=_presented(), detail=request.path)
+            return challenge.response()
+
+    def _protected(self, path: str, access: AccessToken) -> AnyResponse:
+        match path:
+            case "redirect":
+                return redirect(request.args["to"], int(request.args.get("status", "302")))
+            case "scope" if "admin" not in access.scope.split():
+                raise _ChallengeError(403, "insufficient_scope", scope="admin")
+            case "stepup":
+                attributes = {"acr_values": "urn:example:mfa", "max_age": "60"}
+                raise _ChallengeError(401, "insufficient_user_authentication", **attributes)
+            case "never":
+                raise _ChallengeError(401, "invalid_token", error_description=_NOT_VALID)
+        about = {"subject": access.family.subject, "scope": access.scope, "resource": access.resource}
+        return jsonify(_described() | about)
+
+    def _bearer(self) -> AccessToken:
+        """Return the live token of this request. Raises _ChallengeError."""
+        value = _presented()
+        if not value:
+            raise _ChallengeError(401)
+        live = self._provider.state.live_access_token(value, self._provider.now())
+        if live is None:
+            raise _ChallengeError(401, "invalid_token", error_description=_NOT_VALID)
+        return live
+
+
+def _presented() -> str | None:
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else None
+
+
+def _described() -> Json:
+    body = request.get_data()
+    return {
+        "path": request.path,
+        "method": request.method,
+        "body_sha256": hashlib.sha256(body).hexdigest(),
+        "body_length": len(body),
+    }

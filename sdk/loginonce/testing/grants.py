@@ -1,0 +1,461 @@
+"""Authlib's server side, tied to this provider's memory.
+
+Authlib judges the messages (client authentication, PKCE, redirect URIs, scopes, the device grant,
+revocation); `state` decides what a token is worth. The classes below only connect the two, so each is small,
+and named after what it completes. The `_Bound…` classes are records of `state` in the words Authlib asks for.
+"""
+
+import secrets
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from authlib.integrations.flask_oauth2 import AuthorizationServer
+from authlib.oauth2 import OAuth2Error
+from authlib.oauth2.rfc6749 import ClientMixin, InvalidGrantError, InvalidRequestError
+from authlib.oauth2.rfc6749 import grants as rfc6749
+from authlib.oauth2.rfc6749.errors import AccessDeniedError, InvalidClientError, UnsupportedTokenTypeError
+from authlib.oauth2.rfc7009 import RevocationEndpoint
+from authlib.oauth2.rfc7636 import CodeChallenge
+from authlib.oauth2.rfc8628 import (
+    DEVICE_CODE_GRANT_TYPE,
+    AuthorizationPendingError,
+    DeviceAuthorizationEndpoint,
+    DeviceCodeGrant,
+    ExpiredTokenError,
+    SlowDownError,
+)
+from authlib.oauth2.rfc9207 import IssuerParameter
+from flask import Flask, request
+
+from loginonce.testing.state import (
+    CODE_LIFETIME,
+    DEFAULT_DEVICE_INTERVAL,
+    AccessToken,
+    AuthorizationCode,
+    DeviceCode,
+    RefreshToken,
+    RefusedError,
+    new_user_code,
+)
+
+if TYPE_CHECKING:
+    from loginonce.testing.provider import FakeProvider
+
+Json = dict[str, Any]
+# Authlib has no types, hence the `type: ignore[misc]` at each class. These names say at least what is meant.
+OAuth2Request = Any
+Grant = Any
+
+PUBLIC_CLIENT = "notebook"
+CONFIDENTIAL_CLIENT = ("service", "service-secret")
+AUTH_METHODS = ["client_secret_basic", "client_secret_post", "none"]
+GRANT_TYPES = [
+    "authorization_code",
+    "refresh_token",
+    "client_credentials",
+    "password",
+    DEVICE_CODE_GRANT_TYPE,
+]
+
+
+# Clients.
+
+
+class _Client(ClientMixin):  # type: ignore[misc]
+    """One of the two registered clients, in the words Authlib asks for."""
+
+    def __init__(self, provider: "FakeProvider", client_id: str, secret: str | None) -> None:
+        self.client_id = client_id
+        self._provider = provider
+        self._secret = secret
+
+    def get_client_id(self) -> str:
+        return self.client_id
+
+    def get_default_redirect_uri(self) -> None:
+        return None
+
+    def get_allowed_scope(self, scope: str | None) -> str:
+        granted = self._provider.issue_scope
+        return (scope or "") if granted is None else granted
+
+    def check_redirect_uri(self, redirect_uri: str) -> bool:
+        allowed = self._provider.redirect_uris
+        if redirect_uri in allowed:
+            return True
+        return self._provider.loopback_any_port and any(
+            _same_but_for_port(redirect_uri, registered) for registered in allowed
+        )
+
+    def check_client_secret(self, client_secret: str) -> bool:
+        return self._secret is not None and secrets.compare_digest(self._secret, client_secret)
+
+    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:  # noqa: ARG002 - Authlib's signature
+        return (method == "none") == (self._secret is None)
+
+    def check_response_type(self, response_type: str) -> bool:
+        return response_type == "code"
+
+    def check_grant_type(self, grant_type: str) -> bool:
+        allowed = {"authorization_code", "refresh_token", DEVICE_CODE_GRANT_TYPE}
+        if self._secret is not None:
+            allowed |= {"client_credentials", "password"}
+        return grant_type in allowed
+
+
+def _same_but_for_port(uri: str, registered: str) -> bool:
+    """RFC 8252 section 7.3: loopback means the address literals, not `localhost`."""
+    given, wanted = urlsplit(uri), urlsplit(registered)
+    return (
+        wanted.hostname in {"127.0.0.1", "::1"}
+        and (given.scheme, given.hostname) == (wanted.scheme, wanted.hostname)
+        and (given.path or "/", given.query, given.fragment) == (wanted.path or "/", wanted.query, "")
+    )
+
+
+# The grants.
+
+
+class _CodeGrant(rfc6749.AuthorizationCodeGrant):  # type: ignore[misc]
+    TOKEN_ENDPOINT_AUTH_METHODS = AUTH_METHODS
+
+    def save_authorization_code(self, code: str, oauth_request: OAuth2Request) -> None:
+        provider: FakeProvider = self.server.provider
+        data = oauth_request.payload.data
+        provider.state.add_code(
+            AuthorizationCode(
+                value=code,
+                client_id=oauth_request.client.client_id,
+                user=oauth_request.user,
+                scope=oauth_request.scope,
+                redirect_uri=oauth_request.payload.redirect_uri,
+                nonce=data.get("nonce"),
+                auth_time=provider.stamp(),
+                code_challenge=data.get("code_challenge"),
+                code_challenge_method=data.get("code_challenge_method"),
+                expires_at=provider.now() + CODE_LIFETIME,
+            )
+        )
+
+    def query_authorization_code(self, code: str, client: _Client) -> "_BoundCode | None":
+        provider: FakeProvider = self.server.provider
+        found = provider.state.find_code(code, client.client_id, provider.now())
+        return _BoundCode(found) if found else None
+
+    def authenticate_user(self, bound: "_BoundCode") -> str | None:
+        # The first thing Authlib asks once everything is in order, so here the code is spent for good.
+        provider: FakeProvider = self.server.provider
+        return bound.code.user if provider.state.spend_code(bound.code) else None
+
+    def save_token(self, token: Json) -> None:
+        # What was made with the code ends when the code comes a second time.
+        provider: FakeProvider = self.server.provider
+        made = provider.state.find(token["access_token"])
+        self.request.authorization_code.code.family = made.family if made else None
+
+    def delete_authorization_code(self, bound: "_BoundCode") -> None:
+        """Spent in `authenticate_user`."""
+
+
+class _BoundCode:
+    """An authorization code in the words Authlib asks for."""
+
+    def __init__(self, code: AuthorizationCode) -> None:
+        self.code = code
+        self.code_challenge = code.code_challenge
+        self.code_challenge_method = code.code_challenge_method
+
+    def get_redirect_uri(self) -> str | None:
+        return self.code.redirect_uri
+
+    def get_scope(self) -> str:
+        return self.code.scope
+
+
+class _S256Only(CodeChallenge):  # type: ignore[misc]
+    """PKCE, required of public clients already when they ask for authorization (RFC 9700 section 2.1.1)."""
+
+    SUPPORTED_CODE_CHALLENGE_METHOD = ("S256",)
+
+    def validate_code_challenge(self, grant: Grant, redirect_uri: str) -> None:
+        data = grant.request.payload.data
+        public = grant.request.client.check_endpoint_auth_method("none", "token")
+        if data.get("code_challenge_method") != "S256" and (public or data.get("code_challenge")):
+            msg = "code_challenge_method must be S256"
+            raise InvalidRequestError(msg)
+        super().validate_code_challenge(grant, redirect_uri)
+
+
+class _PasswordGrant(rfc6749.ResourceOwnerPasswordCredentialsGrant):  # type: ignore[misc]
+    TOKEN_ENDPOINT_AUTH_METHODS = AUTH_METHODS
+
+    def authenticate_user(self, username: str, password: str) -> str:
+        provider: FakeProvider = self.server.provider
+        if not provider.password_fits(username, password):
+            msg = "wrong username or password"
+            raise InvalidGrantError(msg)  # RFC 6749 section 5.2; Authlib would say invalid_request
+        return username
+
+
+class _ClientCredentialsGrant(rfc6749.ClientCredentialsGrant):  # type: ignore[misc]
+    TOKEN_ENDPOINT_AUTH_METHODS = AUTH_METHODS
+
+
+class _DeviceGrant(DeviceCodeGrant):  # type: ignore[misc]
+    def query_device_credential(self, device_code: str) -> "_BoundDeviceCode | None":
+        provider: FakeProvider = self.server.provider
+        found = provider.state.find_device_code(device_code)
+        return _BoundDeviceCode(found) if found else None
+
+    def validate_device_credential(self, bound: "_BoundDeviceCode") -> str:
+        provider: FakeProvider = self.server.provider
+        match provider.state.poll(bound.code, provider.now()):
+            case "approved":
+                return bound.code.user or ""
+            case "denied":
+                raise AccessDeniedError
+            case "pending":
+                raise AuthorizationPendingError
+            case "slow_down":
+                raise SlowDownError
+            case "expired":
+                raise ExpiredTokenError
+            case "unknown":
+                raise InvalidGrantError
+
+
+class _BoundDeviceCode:
+    """A device code in the words Authlib asks for."""
+
+    def __init__(self, code: DeviceCode) -> None:
+        self.code = code
+
+    def get_client_id(self) -> str:
+        return self.code.client_id
+
+    def get_scope(self) -> str:
+        return self.code.scope
+
+
+class _RefreshGrant(rfc6749.RefreshTokenGrant):  # type: ignore[misc]
+    TOKEN_ENDPOINT_AUTH_METHODS = AUTH_METHODS
+
+    def authenticate_refresh_token(self, refresh_token: str) -> "_BoundRefreshToken":
+        # Only looks up whose it is, for Authlib's check of the scope. Whether it is good is decided in
+        # `issue_token`, in the same step that spends it.
+        provider: FakeProvider = self.server.provider
+        found = provider.state.find_refresh_token(refresh_token)
+        if found is None or found.family.client_id != self.request.client.client_id:
+            raise self._refused(refresh_token, RefusedError("unknown"))
+        return _BoundRefreshToken(found)
+
+    def authenticate_user(self, bound: "_BoundRefreshToken") -> str:
+        return bound.token.family.subject
+
+    def issue_token(self, user: str, bound: "_BoundRefreshToken") -> Json:
+        provider: FakeProvider = self.server.provider
+        value = bound.token.value
+        try:
+            tokens = provider.state.redeem(
+                value,
+                client_id=self.request.client.client_id,
+                scope=self.request.payload.scope,
+                resource=request.form.get("resource"),
+                now=provider.now(),
+            )
+        except RefusedError as error:
+            raise self._refused(value, error) from error
+        provider.events.add("refresh", grant_type=self.GRANT_TYPE, token=value, user=user)
+        if tokens.reused:
+            provider.events.add("reuse", grant_type=self.GRANT_TYPE, token=value, user=user)
+        return provider.token_answer(tokens)
+
+    def revoke_old_credential(self, bound: "_BoundRefreshToken") -> None:
+        """Spent in `issue_token`."""
+
+    def _refused(self, value: str, error: RefusedError) -> OAuth2Error:
+        provider: FakeProvider = self.server.provider
+        seen: Json = {
+            "grant_type": self.GRANT_TYPE,
+            "token": value,
+            "user": error.user,
+            "detail": error.reason,
+        }
+        if error.replay:
+            provider.events.add("replay", **seen)
+        provider.events.add("refused", **seen)
+        return _RefusedRefreshError(provider.refusal)
+
+
+class _BoundRefreshToken:
+    """A refresh token in the words Authlib asks for."""
+
+    def __init__(self, token: RefreshToken) -> None:
+        self.token = token
+
+    def check_client(self, client: _Client) -> bool:
+        return self.token.family.client_id == client.client_id
+
+    def get_scope(self) -> str:
+        return self.token.family.scope
+
+
+class _RefusedRefreshError(OAuth2Error):  # type: ignore[misc]
+    """A refused refresh, in the provider's own manner. Each says the same whatever the reason is."""
+
+    def __init__(self, manner: str) -> None:
+        super().__init__(error="invalid_grant")
+        self._manner = manner
+
+    def __call__(self, uri: str | None = None) -> tuple[int, Any, list[tuple[str, str]]]:
+        match self._manner:
+            case "github":
+                self.status_code, self.error = 200, "bad_refresh_token"
+            case "invalid_request":
+                self.error = "invalid_request"
+            case "empty_400":
+                return 400, "", []
+        answer: tuple[int, Any, list[tuple[str, str]]] = super().__call__(uri)
+        return answer
+
+
+class _AddIDToken:
+    """A grant extension that completes each token answer: ID token in, members left out."""
+
+    def __call__(self, grant: Grant) -> None:
+        grant.register_hook("after_create_token_response", self._complete)
+
+    def _complete(self, grant: Grant, response: tuple[int, Json, Any]) -> None:
+        _, answer, _ = response
+        code: AuthorizationCode | None = None
+        if grant.request.authorization_code:
+            code = grant.request.authorization_code.code
+        grant.server.provider.complete_answer(
+            answer,
+            client_id=grant.request.client.client_id,
+            user=grant.request.user if grant.GRANT_TYPE != "client_credentials" else None,
+            nonce=code.nonce if code else None,
+            auth_time=code.auth_time if code else None,
+        )
+
+
+# The other end points.
+
+
+class _DeviceEndpoint(DeviceAuthorizationEndpoint):  # type: ignore[misc]
+    def create_endpoint_response(self, oauth_request: OAuth2Request) -> tuple[int, Json, Any]:
+        behaviour: FakeProvider = self.server.provider
+        self.EXPIRES_IN = behaviour.device_expires_in
+        status, answer, headers = super().create_endpoint_response(oauth_request)
+        answer[behaviour.device_uri_member] = answer.pop("verification_uri")
+        answer["interval"] = behaviour.device_interval
+        if behaviour.device_interval is None:
+            del answer["interval"]
+        return status, answer, headers
+
+    def generate_user_code(self) -> str:
+        return new_user_code()
+
+    def get_verification_uri(self) -> str:
+        return f"{self.server.provider.issuer}/device"
+
+    def save_device_credential(self, client_id: str, scope: str | None, data: Json) -> None:
+        provider: FakeProvider = self.server.provider
+        interval = provider.device_interval
+        granted = provider.issue_scope
+        provider.state.add_device_code(
+            DeviceCode(
+                value=data["device_code"],
+                user_code=data["user_code"],
+                client_id=client_id,
+                scope=(scope or "") if granted is None else granted,
+                expires_at=provider.now() + data["expires_in"],
+                interval=DEFAULT_DEVICE_INTERVAL if interval is None else interval,
+            )
+        )
+        provider.events.add("device", detail="requested")
+
+
+class _RevocationEndpoint(RevocationEndpoint):  # type: ignore[misc]
+    CLIENT_AUTH_METHODS = AUTH_METHODS
+
+    def authenticate_endpoint_client(self, oauth_request: OAuth2Request) -> _Client:
+        client: _Client = super().authenticate_endpoint_client(oauth_request)
+        if self.server.provider.revocation == "refuse":
+            if client.check_endpoint_auth_method("none", "revocation"):
+                raise InvalidClientError
+            error = UnsupportedTokenTypeError()
+            error.status_code = 400  # Authlib says 401; RFC 7009 section 2.2.1 follows RFC 6749 section 5.2
+            raise error
+        return client
+
+    def query_token(self, token_string: str, token_type_hint: str | None) -> "_BoundToken | None":  # noqa: ARG002
+        # The hint is only a hint: RFC 7009 section 2.1 has the server look at the other kind too.
+        found = self.server.provider.state.find(token_string)
+        return _BoundToken(found) if found else None
+
+    def revoke_token(self, bound: "_BoundToken", oauth_request: OAuth2Request) -> None:  # noqa: ARG002 - Authlib's signature
+        provider: FakeProvider = self.server.provider
+        token = bound.token
+        provider.state.revoke(token)
+        kind = "access_token" if isinstance(token, AccessToken) else "refresh_token"
+        provider.events.add("revoked", token=token.value, user=token.family.user, detail=kind)
+
+
+class _BoundToken:
+    """A token of either kind in the words Authlib asks for."""
+
+    def __init__(self, token: AccessToken | RefreshToken) -> None:
+        self.token = token
+
+    def check_client(self, client: _Client) -> bool:
+        return self.token.family.client_id == client.client_id
+
+
+class _Issuer(IssuerParameter):  # type: ignore[misc]
+    def __init__(self, provider: "FakeProvider") -> None:
+        self._provider = provider
+
+    def get_issuer(self) -> str | None:
+        return self._provider.issuer if self._provider.authorization_response_iss else None
+
+
+class Server(AuthorizationServer):  # type: ignore[misc]
+    """Authlib's server, which hands the provider to the grants."""
+
+    def __init__(self, app: Flask, provider: "FakeProvider") -> None:
+        self.provider = provider
+        clients = {
+            PUBLIC_CLIENT: _Client(provider, PUBLIC_CLIENT, None),
+            CONFIDENTIAL_CLIENT[0]: _Client(provider, *CONFIDENTIAL_CLIENT),
+        }
+        super().__init__(app, clients.get, lambda _token, _request: None)
+        self.register_token_generator("default", self._open_family)
+        complete = _AddIDToken()
+        self.register_grant(_CodeGrant, [_S256Only(), complete])
+        for grant in (_PasswordGrant, _ClientCredentialsGrant, _DeviceGrant, _RefreshGrant):
+            self.register_grant(grant, [complete])
+        self.register_endpoint(_DeviceEndpoint)
+        self.register_endpoint(_RevocationEndpoint)
+        self.issuer = _Issuer(provider)
+        self.issuer(self)
+
+    def _open_family(
+        self,
+        *,
+        grant_type: str,
+        client: _Client,
+        user: str | None,
+        scope: str | None,
+        expires_in: int | None,  # noqa: ARG002 - Authlib's signature
+        include_refresh_token: bool,
+    ) -> Json:
+        tokens = self.provider.state.open_family(
+            client_id=client.client_id,
+            user=user,
+            scope=client.get_allowed_scope(scope),
+            resource=request.form.get("resource"),
+            refreshable=include_refresh_token and grant_type != "client_credentials",
+            now=self.provider.now(),
+        )
+        return self.provider.token_answer(tokens)

@@ -1,0 +1,561 @@
+"""The messages of the RFCs: building one and judging one are two functions, and neither does I/O.
+
+Errors are classified by what they mean for a login, never by their sentences: the JSON `error` member first,
+the HTTP status second (HAZARDS 27).  What cannot be understood is never taken for a refusal, because a refusal
+ends a login and a broken gateway must not.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import parse_qsl, quote_plus, urlsplit
+
+from .errors import ConfigurationError, ErrorResponse, InvalidGrant, ProtocolError
+from .model import AuthorizationServer, Client, Secret, TokenSet
+
+__all__ = [
+    "DEVICE_CODE_GRANT_TYPE",
+    "Answer",
+    "Busy",
+    "Challenge",
+    "DeviceAuthorization",
+    "Form",
+    "Granted",
+    "Lost",
+    "Misconfigured",
+    "Refused",
+    "Reply",
+    "TokenAnswer",
+    "Unsent",
+    "authenticate",
+    "bearer_challenge",
+    "error_response",
+    "judge_device_authorization",
+    "judge_redirect",
+    "judge_refresh",
+    "judge_token",
+    "metadata_urls",
+    "origin",
+    "parse_challenges",
+    "read_metadata",
+    "secure",
+    "token_form",
+]
+
+DEVICE_CODE_GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds: a provider that says "come back in a year" is asked again after an hour."""
+
+Form: TypeAlias = list[tuple[str, str]]
+
+
+class Answer(NamedTuple):
+    """An HTTP answer, whole and within bounds.  Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+# ── a token request ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def token_form(grant_type: str, **parameters: str | None) -> Form:
+    """The form of a token request (RFC 6749 §4, §6; RFC 8628 §3.4): what is None or "" is left out."""
+    return [("grant_type", grant_type), *((name, value) for name, value in parameters.items() if value)]
+
+
+def authenticate(client: Client, server: AuthorizationServer, form: Form) -> tuple[dict[str, str], Form]:
+    """Headers and form of a request that says who we are (RFC 6749 §2.3.1, OIDC Core §9).
+
+    Raises `ConfigurationError` for a method that this client cannot carry out.
+    """
+    method = client.token_endpoint_auth_method
+    supported = server.token_endpoint_auth_methods_supported
+    if method is None and client.client_secret is not None:
+        only_post = "client_secret_post" in supported and "client_secret_basic" not in supported
+        method = "client_secret_post" if only_post else "client_secret_basic"
+    if method in (None, "none"):
+        return {}, [*form, ("client_id", client.client_id)]
+    if client.client_secret is None:
+        raise ConfigurationError(
+            f"client {client.client_id} at {server.issuer} authenticates by {method} and has no client_secret: "
+            "give one to Session(client_secret=…), in the profile, or in LOGINONCE_CLIENT_SECRET"
+        )
+    if method == "client_secret_post":
+        return {}, [*form, ("client_id", client.client_id), ("client_secret", client.client_secret)]
+    if method == "client_secret_basic":
+        # RFC 6749 §2.3.1: both parts are form-encoded before they are joined.
+        pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
+        return {"Authorization": Secret("Basic " + base64.b64encode(pair.encode()).decode())}, form
+    raise ConfigurationError(f"token_endpoint_auth_method {method!r} is not one that this client can do")
+
+
+# ── a token answer ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAnswer:
+    """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said."""
+
+    access_token: Secret
+    token_type: str = "Bearer"
+    expires_in: float | None = None
+    refresh_token: Secret | None = None
+    refresh_expires_in: float | None = None
+    scope: str = ""
+    id_token: Secret | None = None
+
+    def token_set(
+        self,
+        asked_at: float,
+        *,
+        scope: str,
+        resource: str = "",
+        for_scope: str = "",
+        id_token: Secret | None = None,
+    ) -> TokenSet:
+        """The access token; its life counts from when it was asked for (POSIX seconds), which is never too long.
+
+        `scope` and `id_token` are what holds where the answer says nothing.
+        """
+        return TokenSet(
+            access_token=self.access_token,
+            received_at=asked_at,
+            expires_at=None if self.expires_in is None else asked_at + self.expires_in,
+            token_type=self.token_type,
+            scope=self.scope or scope,
+            resource=resource,
+            for_scope=for_scope,
+            id_token=self.id_token or id_token,
+        )
+
+    def refresh_expires_at(self, asked_at: float) -> float | None:
+        """When the refresh token ends (POSIX seconds), where the provider says so."""
+        return None if self.refresh_expires_in is None else asked_at + self.refresh_expires_in
+
+
+class Granted(NamedTuple):
+    """Tokens."""
+
+    answer: TokenAnswer
+
+
+class Refused(NamedTuple):
+    """The refresh token is no longer good, and never will be."""
+
+    error: str
+    detail: str
+
+
+class Unsent(NamedTuple):
+    """The request provably never reached the provider."""
+
+    detail: str
+
+
+class Lost(NamedTuple):
+    """The request may have been carried out, and the answer is not there or makes no sense."""
+
+    detail: str
+
+
+class Busy(NamedTuple):
+    """The provider declined to look at it now; `retry_after` in seconds."""
+
+    detail: str
+    retry_after: float | None
+
+
+class Misconfigured(NamedTuple):
+    """The provider objects to us, not to the refresh token."""
+
+    error: str
+    detail: str
+
+
+Reply: TypeAlias = Granted | Refused | Unsent | Lost | Busy | Misconfigured
+
+_OUR_FAULT = frozenset(
+    {
+        "invalid_client",
+        "invalid_scope",
+        "invalid_target",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "unsupported_token_type",
+        "invalid_dpop_proof",
+        "use_dpop_nonce",
+    }
+)
+_NOT_NOW = frozenset({"temporarily_unavailable", "slow_down", "too_many_requests", "rate_limit_exceeded"})
+_NO_VERDICT = frozenset({"server_error"})
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+
+
+def judge_refresh(answer: Answer, now: float) -> Reply:
+    """What an answer to a refresh request means for the login (RFC 6749 §5, §6; DESIGN 4, step 7)."""
+    status = answer.status
+    content = _json_object(answer.body)
+    said = _error_members(content) if content is not None else None
+    what = _describe(status, said)
+    if status in (429, 503):
+        return Busy(what, _retry_after(answer.headers, now))
+    if said is not None and said.error in _NO_VERDICT | _NOT_NOW:
+        return Busy(what, _retry_after(answer.headers, now)) if said.error in _NOT_NOW else Lost(what)
+    if status >= 500 or status == 408:
+        return Lost(what)
+    if said is not None and (200 <= status < 300 or status in (400, 401, 403)):
+        # GitHub answers 200 with an error member; Dex says invalid_request for replay and for expiry.
+        return Misconfigured(said.error, what) if said.error in _OUR_FAULT else Refused(said.error, what)
+    if 200 <= status < 300:
+        granted = _token_answer(content)
+        return granted if isinstance(granted, Lost) else Granted(granted)
+    if status == 400 and not answer.body.strip():
+        return Refused("invalid_grant", what)
+    if status in (401, 404, 405, 410):
+        return Misconfigured("", what)
+    return Lost(what)  # a redirect, a page of HTML: not a word of OAuth
+
+
+def judge_token(answer: Answer) -> TokenAnswer:
+    """The tokens in an answer to any other grant.
+
+    Raises `InvalidGrant`, `ErrorResponse` or `ProtocolError`.
+    """
+    content = _json_object(answer.body)
+    if not 200 <= answer.status < 300 or (content is not None and _error_members(content)):
+        raise error_response(answer, "the provider refused the token request")
+    granted = _token_answer(content)
+    if isinstance(granted, Lost):
+        raise ProtocolError(granted.detail)
+    return granted
+
+
+def error_response(answer: Answer, what: str) -> ErrorResponse:
+    """The error that an answer holds, for people (RFC 6749 §5.2)."""
+    content = _json_object(answer.body)
+    said = (_error_members(content) if content is not None else None) or _Said("", "", "")
+    kind = InvalidGrant if said.error in ("invalid_grant", "bad_refresh_token", "expired_token") else ErrorResponse
+    return kind(
+        f"{what}: {_describe(answer.status, said)}",
+        error=said.error,
+        error_description=said.description,
+        error_uri=said.uri,
+        status=answer.status,
+    )
+
+
+class _Said(NamedTuple):
+    error: str
+    description: str
+    uri: str
+
+
+def _error_members(content: Mapping[str, Any]) -> _Said | None:
+    error = content.get("error")
+    if not isinstance(error, str) or not error:
+        return None
+    return _Said(
+        _for_people(error, 80),
+        _for_people(content.get("error_description"), 300),
+        _for_people(content.get("error_uri"), 300),
+    )
+
+
+def _for_people(value: object, length: int) -> str:
+    """A string of the server's, cut short and without anything that could draw on a terminal."""
+    return "".join(c for c in value if c.isprintable())[:length] if isinstance(value, str) else ""
+
+
+def _describe(status: int, said: _Said | None) -> str:
+    if said is None or not said.error:
+        return f"HTTP {status} without an OAuth error"
+    return f"{said.error} ({said.description})" if said.description else said.error
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _token_answer(content: Mapping[str, Any] | None) -> TokenAnswer | Lost:
+    if content is None:
+        return Lost("the provider's answer is not a JSON object")
+    access_token = content.get("access_token")
+    if not isinstance(access_token, str) or not _PRINTABLE.fullmatch(access_token):
+        return Lost("the provider's answer has no access_token that could be sent in a header")
+    refresh_token, id_token = content.get("refresh_token"), content.get("id_token")
+    scope, token_type = content.get("scope"), content.get("token_type")
+    return TokenAnswer(
+        access_token=Secret(access_token),
+        token_type=_token_type(token_type),
+        expires_in=_seconds(content.get("expires_in")),
+        refresh_token=Secret(refresh_token) if isinstance(refresh_token, str) and refresh_token else None,
+        # Keycloak's name, and GitHub's.
+        refresh_expires_in=_seconds(content.get("refresh_expires_in"))
+        or _seconds(content.get("refresh_token_expires_in")),
+        scope=_scope(scope),
+        id_token=Secret(id_token) if isinstance(id_token, str) and id_token else None,
+    )
+
+
+def _token_type(value: object) -> str:
+    # §7.1: case does not matter.  An odd type is kept, saved with its refresh token, and refused when it
+    # is used: the rotation has happened by now (HAZARDS 35).
+    if not isinstance(value, str) or value.lower() in ("", "bearer"):
+        return "Bearer"
+    return _for_people(value, 40)
+
+
+def _seconds(value: object) -> float | None:
+    """A life time as a number or as text; None for what is missing, not a number, or not positive."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0 < seconds < 1e10 and not math.isnan(seconds) else None
+
+
+def _scope(value: object) -> str:
+    """A scope as text; some servers answer with a list."""
+    if isinstance(value, list):
+        return " ".join(item for item in value if isinstance(item, str))
+    return value if isinstance(value, str) else ""
+
+
+def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Retry-After in seconds from now (RFC 9110 §10.2.3), whether it is a number or a date."""
+    value = headers.get("retry-after", "").strip()
+    if value.isdigit():
+        return min(float(value[:9]), LONGEST_RETRY_AFTER)
+    try:
+        then = parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(0.0, then - now), LONGEST_RETRY_AFTER)
+
+
+# ── the authorization endpoint's answer ──────────────────────────────────────────────────────────────────
+
+
+def judge_redirect(url: str, *, state: str, server: AuthorizationServer, redirect_uri: str) -> str:
+    """The authorization code in the address that the browser was sent back to.
+
+    `state` is compared first and always (RFC 6749 §10.12), `iss` whenever it is there, and missed where the
+    provider promises it (RFC 9207 §2.4).  Raises `ProtocolError` for an answer that is not ours or not from
+    this provider, `ErrorResponse` for one that says no.
+    """
+    # Imported here: importing loginonce must not cost what importing authlib does.
+    from authlib.oauth2.rfc6749.errors import MismatchingStateException, MissingCodeException
+    from authlib.oauth2.rfc6749.parameters import parse_authorization_code_response
+
+    there = urlsplit(url)
+    expected = urlsplit(redirect_uri)
+    parameters = dict(parse_qsl(there.query))
+    if (there.scheme, there.netloc, there.path) != (expected.scheme, expected.netloc, expected.path):
+        raise ProtocolError(f"that is not the address this sign-in returns to: it should begin with {redirect_uri}")
+    if parameters.get("state") != state:
+        raise ProtocolError(
+            "the state in the answer is not the one that was sent: it belongs to another sign-in, or somebody "
+            "made it up.  Nothing was signed in; begin again"
+        )
+    iss = parameters.get("iss")
+    if iss is None and server.authorization_response_iss_parameter_supported:
+        raise ProtocolError(f"{server.issuer} promises to name itself in its answer, and this answer does not")
+    if iss is not None and iss != server.issuer:
+        raise ProtocolError(f"the answer came from {_for_people(iss, 200)!r}, not from {server.issuer}")
+    if said := _error_members(parameters):
+        raise ErrorResponse(
+            f"the provider did not sign in: {_describe(0, said)}",
+            error=said.error,
+            error_description=said.description,
+            error_uri=said.uri,
+        )
+    try:
+        return Secret(parse_authorization_code_response(url, state=state)["code"])
+    except (MissingCodeException, MismatchingStateException):
+        raise ProtocolError("the answer holds neither a code nor an error") from None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAuthorization:
+    """A device authorization answer (RFC 8628 §3.2); `expires_in` and `interval` in seconds."""
+
+    device_code: Secret
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    expires_in: float
+    interval: float
+
+
+def judge_device_authorization(answer: Answer) -> DeviceAuthorization:
+    """What to show the person, and how often to ask.
+
+    Raises `ErrorResponse` or `ProtocolError`.  No `interval` means five seconds (RFC 8628 §3.2); Google
+    calls the address `verification_url`.
+    """
+    content = _json_object(answer.body)
+    if content is None or not 200 <= answer.status < 300 or _error_members(content):
+        raise error_response(answer, "the provider did not begin a device sign-in")
+    uri = content.get("verification_uri") or content.get("verification_url")
+    device_code, user_code = content.get("device_code"), content.get("user_code")
+    if not (isinstance(uri, str) and isinstance(device_code, str) and isinstance(user_code, str)):
+        raise ProtocolError("the device answer lacks device_code, user_code or verification_uri (RFC 8628 §3.2)")
+    complete = content.get("verification_uri_complete")
+    for address in (uri, complete):
+        if isinstance(address, str) and urlsplit(address).scheme not in ("http", "https"):
+            raise ProtocolError(f"the verification address {_for_people(address, 100)!r} is not a web address")
+    return DeviceAuthorization(
+        device_code=Secret(device_code),
+        user_code=_for_people(user_code, 100),
+        verification_uri=_for_people(uri, 2000),
+        verification_uri_complete=_for_people(complete, 2000),
+        expires_in=_seconds(content.get("expires_in")) or 600.0,
+        interval=_seconds(content.get("interval")) or 5.0,
+    )
+
+
+# ── an API's challenge ───────────────────────────────────────────────────────────────────────────────────
+
+
+class Challenge(NamedTuple):
+    """One challenge of a WWW-Authenticate header (RFC 9110 §11.6.1); scheme and names in lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_PARAMETER = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
+_SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+|(?=,|$))")
+_TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*[ \t]*(?=,|$)")
+_BETWEEN = re.compile(r"[ \t]*,[ \t,]*|[ \t]+")
+
+
+def parse_challenges(header: str) -> list[Challenge]:
+    """All challenges in a WWW-Authenticate value, several of which may stand in one header.
+
+    What cannot be read ends the reading; nothing is raised, since an API's header is not ours to judge.
+    """
+    challenges: list[Challenge] = []
+    parameters: dict[str, str] = {}
+    at = 0
+    while at < len(header):
+        if between := _BETWEEN.match(header, at):
+            at = between.end()
+        elif challenges and (found := _PARAMETER.match(header, at)):
+            name, quoted, plain = found.groups()
+            value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            parameters.setdefault(name.lower(), value)
+            at = found.end()
+        elif found := _SCHEME.match(header, at):
+            parameters = {}
+            challenges.append(Challenge(found[1].lower(), parameters))
+            at = found.end()
+            if not _PARAMETER.match(header, at) and (token68 := _TOKEN68.match(header, at)):
+                at = token68.end()
+        else:
+            break
+    return challenges
+
+
+def bearer_challenge(header: str) -> Mapping[str, str] | None:
+    """The parameters of the first Bearer or DPoP challenge (RFC 6750 §3), or None."""
+    for challenge in parse_challenges(header):
+        if challenge.scheme in ("bearer", "dpop"):
+            return challenge.parameters
+    return None
+
+
+# ── what the provider says of itself ─────────────────────────────────────────────────────────────────────
+
+
+def metadata_urls(issuer: str) -> tuple[str, str]:
+    """Where the two documents are: OIDC Discovery §4, and RFC 8414 §3 (well-known part before the path)."""
+    from authlib.oauth2.rfc8414 import get_well_known_url
+
+    openid = issuer.rstrip("/") + "/.well-known/openid-configuration"
+    return openid, get_well_known_url(issuer.rstrip("/"), external=True)
+
+
+def read_metadata(
+    issuer: str, documents: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]
+) -> AuthorizationServer:
+    """The server as its documents describe it, the first that has a member deciding, overrides before all.
+
+    Raises `ProtocolError` where a document is another issuer's (RFC 8414 §3.3), `ConfigurationError` for an
+    override that is no member or an end point that is neither https nor loopback.
+    """
+    known = {field.name for field in fields(AuthorizationServer)}
+    if unknown := set(overrides) - known:
+        raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such server metadata; RFC 8414 names are meant")
+    for document in documents:
+        named = document.get("issuer")
+        if not isinstance(named, str) or named.rstrip("/") != issuer.rstrip("/"):
+            raise ProtocolError(
+                f"the discovery document at {issuer} says that it is of {_for_people(named, 200)!r}: use that "
+                "as the issuer, if it is the provider you mean"
+            )
+    members: dict[str, Any] = {"issuer": documents[0]["issuer"] if documents else issuer}
+    for source in (overrides, *documents):
+        for name in known & set(source):
+            if name not in members and (value := _member(name, source[name])) is not None:
+                members[name] = value
+    server = AuthorizationServer(**members)
+    for name in known:
+        value = getattr(server, name)
+        if isinstance(value, str) and value and name.endswith(("_endpoint", "_uri", "issuer")) and not secure(value):
+            raise ConfigurationError(
+                f"{name} of {issuer} is {value!r}: a provider is reached by https, or on this machine"
+            )
+    return server
+
+
+def _member(name: str, value: object) -> object:
+    """A metadata value in the type that it must have, or None."""
+    if name == "authorization_response_iss_parameter_supported":
+        return value is True
+    if name.endswith("_supported"):
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        return None
+    return value if isinstance(value, str) and value else None
+
+
+def secure(url: str) -> bool:
+    """Whether a secret may travel to that address: https, or this machine's loopback."""
+    parts = urlsplit(url)
+    return (parts.scheme == "https" and bool(parts.hostname)) or (parts.scheme == "http" and _loopback(parts.hostname))
+
+
+def _loopback(host: str | None) -> bool:
+    if host is None:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port (RFC 6454 §4), as one comparable text."""
+    parts = urlsplit(url)
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{parts.hostname or ''}:{port}"

@@ -1,0 +1,308 @@
+// A real authorization server for the tests: npm's oidc-provider, an API that asks it, an administrator.
+//
+//     node server.mjs '{"access_token_ttl": 3}'
+//
+// prints one line, {"issuer": "http://127.0.0.1:PORT"}, and serves until its stdin ends or it gets
+// SIGTERM, so whoever starts it must hold its stdin open and can never leave an orphan behind.
+//
+// Protocol and forms are oidc-provider's own; nothing here imitates them. Ours are only
+//   /api/...      opaque bearer tokens are looked up, as a resource server next to the provider would
+//   /_test/...    counts, settings, and what an administrator does behind the clients' backs
+// and two ways to hurt a client: token answers can be late, or lost after the provider has acted.
+
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createServer } from 'node:http';
+
+import { Provider, errors } from 'oidc-provider';
+
+console.info = console.error; // stdout carries the one line and nothing else
+
+const settings = {
+  port: 0,
+  access_token_ttl: 3600, // seconds, as are the other lifetimes
+  refresh_token_ttl: 14 * 24 * 3600,
+  device_code_ttl: 600,
+  rotation: true,
+  id_token_claims: false, // true: name and email in the ID token too, not only at userinfo
+  redirect_uris: ['http://127.0.0.1/callback'], // a native client: any port
+  token_delay: 0, // seconds before the provider sees a token request
+  drop_token_answers: 0, // so many refreshes are carried out, and their answers lost
+  ...JSON.parse(process.argv[2] ?? '{}'),
+};
+const initialSettings = { ...settings };
+const settledAtStart = ['port', 'id_token_claims', 'redirect_uris'];
+
+const notebook = {
+  client_id: 'notebook',
+  client_name: 'Notebook',
+  application_type: 'native',
+  token_endpoint_auth_method: 'none',
+  grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
+  response_types: ['code'],
+  redirect_uris: settings.redirect_uris,
+  post_logout_redirect_uris: ['http://127.0.0.1/signed-out'],
+};
+const service = {
+  client_id: 'service',
+  client_secret: 'service-secret-for-the-tests-only',
+  token_endpoint_auth_method: 'client_secret_basic',
+  grant_types: ['client_credentials'],
+  response_types: [],
+  redirect_uris: [],
+};
+
+// ---------------------------------------------------------------------------------------- counting
+
+const zero = () => ({
+  token_requests: 0, // at the token end point, whatever became of them
+  refreshes_ok: 0,
+  refusals: 0, // errors of the token end point, but for "still pending"
+  refusals_by_error: {},
+  replays: 0, // a refresh token presented after it was consumed, or twice at the same time
+  dropped: 0, // answers of ours that never reached the client
+  revocations: 0, // tokens that a revocation request really ended
+  api_ok: 0,
+  api_401: 0,
+});
+let counts = zero();
+
+// Ids of consumed refresh tokens. The record itself dies with its family at the first replay;
+// the second replay is still one.
+const spent = new Set();
+
+const route = () => Provider.ctx?.oidc?.route;
+
+// ---------------------------------------------------------------------------------------- storage
+
+const shelves = new Map(); // model name -> id -> payload
+
+// oidc-provider's adapter. Expired records stay, so that the provider can tell "expired" from "never seen".
+class Records {
+  constructor(model) {
+    this.model = model;
+    if (!shelves.has(model)) shelves.set(model, new Map());
+    this.records = shelves.get(model);
+  }
+
+  async upsert(id, payload) {
+    this.records.set(id, payload);
+  }
+
+  async find(id) {
+    if (this.model === 'RefreshToken' && route() === 'token' && spent.has(id)) counts.replays += 1;
+    return this.records.get(id);
+  }
+
+  async findByUid(uid) {
+    return this.#first((payload) => payload.uid === uid);
+  }
+
+  async findByUserCode(userCode) {
+    return this.#first((payload) => payload.userCode === userCode);
+  }
+
+  async consume(id) {
+    if (this.model === 'RefreshToken') {
+      // Two requests were under way together, and the provider had found the token unspent for both.
+      if (spent.has(id)) counts.replays += 1;
+      spent.add(id);
+    }
+    const payload = this.records.get(id);
+    if (!payload) throw new errors.InvalidGrant('revoked while it was being used');
+    payload.consumed = Math.floor(Date.now() / 1000);
+  }
+
+  async destroy(id) {
+    this.records.delete(id);
+  }
+
+  async revokeByGrantId(grantId) {
+    for (const [id, payload] of this.records) {
+      if (payload.grantId === grantId) this.records.delete(id);
+    }
+  }
+
+  #first(matches) {
+    for (const payload of this.records.values()) if (matches(payload)) return payload;
+    return undefined;
+  }
+}
+
+function destroy(models, account) {
+  let destroyed = 0;
+  for (const model of models) {
+    for (const [id, payload] of shelves.get(model) ?? []) {
+      if (account === undefined || payload.accountId === account) {
+        shelves.get(model).delete(id);
+        destroyed += 1;
+      }
+    }
+  }
+  return { destroyed };
+}
+
+// ---------------------------------------------------------------------------------------- provider
+
+function configuration() {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  return {
+    adapter: Records,
+    clients: [notebook, service],
+    claims: { openid: ['sub'], profile: ['name'], email: ['email', 'email_verified'] },
+    clockTolerance: 0, // a lifetime of 2 seconds ends after 2 seconds
+    conformIdTokenClaims: !settings.id_token_claims,
+    cookies: { keys: [randomBytes(16).toString('hex')] },
+    features: {
+      clientCredentials: { enabled: true },
+      devInteractions: { enabled: true }, // login and consent as plain forms; every password is right
+      deviceFlow: { enabled: true },
+      introspection: { enabled: true },
+      revocation: { enabled: true },
+      rpInitiatedLogout: { enabled: true },
+      userinfo: { enabled: true },
+    },
+    findAccount: (_ctx, sub) => ({
+      accountId: sub,
+      claims: () => ({
+        sub,
+        name: sub.charAt(0).toUpperCase() + sub.slice(1),
+        email: `${sub}@example.org`,
+        email_verified: true,
+      }),
+    }),
+    jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), alg: 'RS256', use: 'sig', kid: 'tests' }] },
+    pkce: { required: () => true },
+    rotateRefreshToken: () => settings.rotation,
+    ttl: {
+      AccessToken: () => settings.access_token_ttl,
+      AuthorizationCode: 60,
+      ClientCredentials: () => settings.access_token_ttl,
+      DeviceCode: () => settings.device_code_ttl,
+      Grant: 14 * 24 * 3600,
+      IdToken: 3600,
+      Interaction: 600,
+      RefreshToken: () => settings.refresh_token_ttl,
+      Session: 14 * 24 * 3600,
+    },
+  };
+}
+
+function count(provider) {
+  provider.on('grant.success', ({ oidc }) => {
+    if (oidc.params.grant_type === 'refresh_token') counts.refreshes_ok += 1;
+  });
+  provider.on('grant.error', (_ctx, { error }) => {
+    if (error === 'authorization_pending' || error === 'slow_down') return;
+    counts.refusals += 1;
+    counts.refusals_by_error[error] = (counts.refusals_by_error[error] ?? 0) + 1;
+  });
+  for (const kind of ['access_token', 'client_credentials', 'refresh_token']) {
+    provider.on(`${kind}.destroyed`, () => {
+      if (route() === 'revocation') counts.revocations += 1;
+    });
+  }
+  provider.on('server_error', (_ctx, error) => console.error(error));
+}
+
+// ---------------------------------------------------------------------------------------- our paths
+
+async function bodyOf(ctx) {
+  const chunks = [];
+  for await (const chunk of ctx.req) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+async function protectedApi(ctx, provider) {
+  const received = await bodyOf(ctx);
+  const [, bearer] = /^Bearer (\S+)$/i.exec(ctx.get('Authorization')) ?? [];
+  const token = (await provider.AccessToken.find(bearer)) ?? (await provider.ClientCredentials.find(bearer));
+  if (!token?.isValid) {
+    counts.api_401 += 1;
+    ctx.status = 401;
+    // RFC 6750 section 3: whoever sent no token at all is told of no error.
+    ctx.set('WWW-Authenticate', bearer ? 'Bearer error="invalid_token"' : 'Bearer realm="api"');
+    ctx.body = { error: bearer ? 'invalid_token' : 'no_token' };
+    return;
+  }
+  counts.api_ok += 1;
+  ctx.body = {
+    subject: token.accountId ?? token.clientId,
+    client_id: token.clientId,
+    scope: token.scope ?? '',
+    method: ctx.method,
+    bytes: received.length,
+  };
+}
+
+const administrator = {
+  'GET /_test/stats': () => counts,
+  'POST /_test/reset': ({ everything = false }) => {
+    counts = zero();
+    if (everything) {
+      Object.assign(settings, initialSettings);
+      destroy(shelves.keys());
+    }
+    return counts;
+  },
+  'POST /_test/config': (changes) => {
+    const refused = Object.keys(changes).filter((name) => !(name in settings) || settledAtStart.includes(name));
+    if (refused.length) throw new RangeError(`cannot be set at run time: ${refused}`);
+    return Object.assign(settings, changes);
+  },
+  'POST /_test/end_session': ({ account }) => destroy(shelves.keys(), account),
+  'POST /_test/revoke_access_tokens': ({ account }) => destroy(['AccessToken', 'ClientCredentials'], account),
+};
+
+const pause = (seconds) => new Promise((resolve) => { setTimeout(resolve, 1000 * seconds); });
+
+async function tokenEndpoint(ctx, next) {
+  counts.token_requests += 1;
+  if (settings.token_delay) await pause(settings.token_delay);
+  await next();
+  const refreshed = ctx.status === 200 && ctx.oidc.params.grant_type === 'refresh_token';
+  if (refreshed && settings.drop_token_answers > 0) {
+    settings.drop_token_answers -= 1;
+    counts.dropped += 1;
+    ctx.respond = false;
+    ctx.req.socket.destroy();
+  }
+}
+
+function ours(provider) {
+  return async (ctx, next) => {
+    // The provider's pages ask for a web font; a browser without a way out would wait for it.
+    ctx.set('Content-Security-Policy', "style-src 'unsafe-inline'");
+    const asked = `${ctx.method} ${ctx.path}`;
+    if (ctx.path.startsWith('/api/')) {
+      await protectedApi(ctx, provider);
+    } else if (asked in administrator) {
+      const body = await bodyOf(ctx);
+      try {
+        ctx.body = administrator[asked](body.length ? JSON.parse(body) : {});
+      } catch (error) {
+        ctx.status = 400;
+        ctx.body = { error: String(error) };
+      }
+    } else if (asked === 'POST /token') {
+      await tokenEndpoint(ctx, next);
+    } else {
+      await next();
+    }
+  };
+}
+
+// ---------------------------------------------------------------------------------------- start, stop
+
+let handle; // exists once the port, hence the issuer, is known
+const server = createServer((request, response) => handle(request, response));
+server.listen(settings.port, '127.0.0.1', () => {
+  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const provider = new Provider(issuer, configuration());
+  count(provider);
+  provider.use(ours(provider));
+  handle = provider.callback();
+  process.stdout.write(`${JSON.stringify({ issuer })}\n`);
+});
+
+process.on('SIGTERM', () => process.exit(0));
+process.stdin.on('end', () => process.exit(0)).on('error', () => process.exit(0)).resume();
