@@ -148,23 +148,29 @@ class Provider:
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def refresh(self, grant: Grant, *, resource: str, for_scope: str, budget: float) -> wire.Reply:
-        """Spend this record's refresh token, or ask as the service that we are.  Once; never raises."""
+    def prepare(self) -> wire.Reply | None:
+        """Learn what `refresh` needs, so that it has nothing else to ask; a `Reply` says why it could not be."""
         try:
-            if grant.renewal == "client_credentials":
-                form = wire.token_form("client_credentials", scope=for_scope or grant.scope, resource=resource)
-            else:
-                form = wire.token_form(
-                    "refresh_token", refresh_token=grant.refresh_token, scope=for_scope, resource=resource
-                )
-            headers, form = wire.authenticate(self.client, self.server, form)
-            url = self._endpoint("token_endpoint", "renewing a login")
+            self._endpoint("token_endpoint", "renewing a login")
         except TransportError as error:
             return wire.Unsent(str(error))
         except LoginonceError as error:
             return wire.Misconfigured("", str(error))
+        return None
+
+    def refresh(self, grant: Grant, *, resource: str, for_scope: str, budget: float) -> wire.Reply:
+        """Spend this record's refresh token, or ask as the service that we are.  Once; never raises."""
+        if (unprepared := self.prepare()) is not None:
+            return unprepared
+        if grant.renewal == "client_credentials":
+            form = wire.token_form("client_credentials", scope=for_scope or grant.scope, resource=resource)
+        else:
+            form = wire.token_form(
+                "refresh_token", refresh_token=grant.refresh_token, scope=for_scope, resource=resource
+            )
         try:
-            answer = self._transport.post(url, form, headers, budget=budget)
+            headers, form = wire.authenticate(self.client, self.server, form)
+            answer = self._transport.post(self.server.token_endpoint, form, headers, budget=budget)
         except NeverSent as error:
             return wire.Unsent(str(error))
         except AnswerLost as error:

@@ -6,6 +6,7 @@ purges, as it does a cache) and the settings to its configuration folder.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
@@ -37,7 +38,11 @@ def config_file() -> Path:
 
 def process_identity() -> str:
     """`host/boot/pid/start`: names this process among all that ever ran, as well as the platform lets us."""
-    pid = os.getpid()
+    return _identity(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)  # by process id, since a forked child is another
+def _identity(pid: int) -> str:
     boot = start = ""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()[:8]

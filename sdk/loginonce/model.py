@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, NoReturn, Self, TypeAlias
 
 __all__ = [
@@ -205,6 +206,11 @@ class Account:
 
     def __str__(self) -> str:
         return self.name or self.subject or "(no name given)"
+
+    def __repr__(self) -> str:
+        ends = f", expires {datetime.fromtimestamp(self.expires_at).astimezone():%H:%M}" if self.expires_at else ""
+        renews = ", renews itself" if self.renews else ""
+        return f"Account(subject={self.subject!r}, name={self.name!r}{ends}{renews})"
 
 
 @dataclass(frozen=True, slots=True)

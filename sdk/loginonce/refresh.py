@@ -34,7 +34,7 @@ from typing import Literal, NamedTuple, TypeAlias, assert_never
 from .errors import Reason
 from .idtoken import contradiction, unverified_claims
 from .model import Failure, Grant, GrantKey, Marker, Order, Secret, TokenSet, scope_set
-from .wire import Busy, Granted, Lost, Misconfigured, Refused, Reply, TokenAnswer, Unsent
+from .wire import LONGEST_RETRY_AFTER, Busy, Granted, Lost, Misconfigured, Refused, Reply, TokenAnswer, Unsent
 
 __all__ = ["Policy", "Want", "decide", "fresh_span", "freshness", "grant_of_login", "start", "step"]
 
@@ -44,6 +44,9 @@ CLOCK_TOLERANCE = 60.0
 JUST_RECEIVED = 5.0
 """Seconds (at most a tenth of its life) within which a new token that an API refuses is not refreshed again: it
 would not be mended by yet another (HAZARDS 22)."""
+
+LONGEST_PAUSE = 1.25 * LONGEST_RETRY_AFTER
+"""Seconds for which a failure may ask everybody to wait."""
 
 VERIFY_PAUSE = 0.05
 """Seconds between two looks at the record while waiting for a sibling's newer one."""
@@ -179,8 +182,10 @@ def _obstacle(grant: Grant, want: Want, policy: Policy, now: float, *, patient: 
         return Problem("login", "lost", "the stored record is an older copy of one seen before")
     if not grant.spendable:
         return Problem("login", "expired")
-    if failure is not None and failure.fingerprint == grant.spendable and now < failure.not_before:
-        return Problem("later", detail=failure.detail, retry_after=failure.not_before - now)
+    if failure is not None and failure.fingerprint == grant.spendable:
+        pause = failure.not_before - now
+        if 0 < pause <= LONGEST_PAUSE:  # longer only by a clock that was set back (HAZARDS 33)
+            return Problem("later", detail=failure.detail, retry_after=pause)
     marker = grant.marker
     if marker is None or grant.renewal == "client_credentials":
         return None

@@ -23,12 +23,13 @@ from .client import Discovery, Provider
 from .config import Settings, open_store, settings
 from .errors import LoginRequired, StoreError
 from .home import state_folder
+from .login.flow import SignedIn
 from .model import Account, Client, Grant, GrantKey, Secret, TokenSet, scope_set
 from .refresh import Policy, grant_of_login, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
 from .transport import Route, Transport
-from .wire import TokenAnswer, origin, secure
+from .wire import origin, secure
 
 __all__ = ["LoggedOut", "Session"]
 
@@ -180,27 +181,27 @@ class Session(requests.Session):
             timeout=timeout,
         )
         if signed_in is not None:
-            self._save(signed_in.answer, signed_in.asked_at, signed_in.claims, signed_in.renewal)
+            self._save(signed_in)
         grant = self.source.grant()
         if grant is None:
             raise StoreError(f"the login for {self.source.key} was removed from its store as soon as it was made")
         return _account(grant, self.settings.resource)
 
-    def _save(self, answer: TokenAnswer, asked_at: float, claims: Mapping[str, Any], renewal: Any) -> None:
-        asked, given = scope_set(self.settings.scope), scope_set(answer.scope)
+    def _save(self, signed_in: SignedIn) -> None:
+        asked, given = scope_set(signed_in.scope), scope_set(signed_in.answer.scope)
         if given and (narrower := asked - given - {"offline_access", "openid"}):
             log.warning("%s granted less than was asked for: without %s", self.source.key, " ".join(sorted(narrower)))
         self.source.change(
             lambda previous: grant_of_login(
                 self.source.key,
-                answer,
+                signed_in.answer,
                 previous,
-                asked_at=asked_at,
+                asked_at=signed_in.asked_at,
                 scope=asked,
-                subject=str(claims.get("sub") or ""),
-                claims=dict(claims),
+                subject=str(signed_in.claims.get("sub") or ""),
+                claims=dict(signed_in.claims),
                 resource=self.settings.resource,
-                renewal=renewal,
+                renewal=signed_in.renewal,
             )
         )
 
@@ -215,9 +216,8 @@ class Session(requests.Session):
         if before is not None and before.refresh_token is not None:
             revoked = provider.revoke(before.refresh_token, "refresh_token")
         elif before is not None:
-            revoked = min(
-                [provider.revoke(token.access_token, "access_token") for token in before.tokens], default=False
-            )
+            done = [provider.revoke(token.access_token, "access_token") for token in before.tokens]
+            revoked = bool(done) and all(done)
         return LoggedOut(revoked, provider.end_session_url())
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────

@@ -40,7 +40,7 @@ from .home import process_identity
 from .model import Grant, GrantKey, Order, TokenSet
 from .refresh import Policy, Problem, Want
 from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
-from .wire import Lost
+from .wire import Lost, Reply
 
 __all__ = ["LoginSource", "TokenSource"]
 
@@ -187,7 +187,9 @@ class LoginSource:
             self._highest = made.order
             self._memory = Snapshot(None, None, settled=False)
             self._known = None
-            _gate(self.store, self.key).announce()
+            gate = _gate(self.store, self.key)
+            gate.unsaved = None  # what a rescuer still holds belongs to the epoch that has just ended
+            gate.announce()
             return previous, made
         raise StoreError(f"the login for {self.key} is being changed by others all the time")
 
@@ -244,8 +246,8 @@ class _Run:
         self._gate = _gate(source.store, source.key)
         self._started = time.time()
         self._hold: Hold | None = None
-        self._sent = False
         self._abandoned = False
+        self._unprepared: Reply | None = None
         self._trouble: StoreError | None = None
         self._machine, self._action = refresh.start(
             want, source.policy, self._started, owner=process_identity(), nonce=secrets.token_hex(8)
@@ -266,9 +268,10 @@ class _Run:
                     self._went(refresh.Unreadable(self._gate.unsaved, detail))
                 case refresh.TryLock() if self._machine.meanwhile is not None:
                     # STALE: whoever passes the gate renews in the background, and nobody waits (I6).
+                    meanwhile = self._machine.meanwhile  # read before the worker goes on with the machine
                     if time.monotonic() >= self._gate.quiet_until and self._gate.enter():
                         self._start_worker()
-                    return self._machine.meanwhile
+                    return meanwhile
                 case refresh.TryLock():
                     if self._gate.enter():
                         return self._await_worker()
@@ -301,7 +304,6 @@ class _Run:
     def _start_worker(self) -> None:
         worker = threading.Thread(target=self._work, name="loginonce-refresh", daemon=False)
         try:
-            # Discovery and keys come before the lock: nothing slow is left to do inside (DESIGN 4, step 1).
             worker.start()
         except RuntimeError:  # the interpreter is ending and starts no more threads
             self._work()
@@ -309,7 +311,8 @@ class _Run:
     def _work(self) -> None:
         background = self._machine.meanwhile is not None
         try:
-            self._prepare()
+            # Discovery comes before the lock: nothing slow is left to do inside (DESIGN 4, step 1).
+            self._unprepared = self._source.provider.prepare()
             self._outcome = self._drive()
         except BaseException as error:
             self._outcome = error
@@ -322,12 +325,6 @@ class _Run:
                 self._hold.release()
             self._gate.leave()
             self._over.set()
-
-    def _prepare(self) -> None:
-        try:
-            self._source.provider.server  # noqa: B018 - fetched now, so that it is at hand under the lock
-        except (TransportError, ConfigurationError, ProtocolError):
-            return  # `Provider.refresh` meets it again, and says what it means
 
     def _drive(self) -> TokenSet:
         """Do what the machine asks for until it is done.  Runs in the worker."""
@@ -409,6 +406,8 @@ class _Run:
     def _send(self, grant: Grant) -> refresh.Event:
         asked_at = time.time()
         want = self._machine.want
+        if self._unprepared is not None:
+            return refresh.Answered(self._unprepared, asked_at)
         try:
             reply = self._source.provider.refresh(
                 grant,

@@ -23,6 +23,7 @@ from .model import AuthorizationServer, Client, Secret, TokenSet
 
 __all__ = [
     "DEVICE_CODE_GRANT_TYPE",
+    "LONGEST_RETRY_AFTER",
     "Answer",
     "Busy",
     "Challenge",

@@ -50,11 +50,14 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """What a sign-in brought: the answer, when it was asked for (POSIX seconds), and who it is (claims)."""
+    """What a sign-in brought: the answer, when it was asked for (POSIX seconds), who it is (claims), and the
+    scope that was asked for.
+    """
 
     answer: TokenAnswer
     asked_at: float
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    scope: str = ""
     renewal: Literal["refresh_token", "client_credentials"] = "refresh_token"
 
 

@@ -10,11 +10,12 @@ import sys
 import time
 import webbrowser
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol, TextIO
 
 from ..environment import detect
 from ..errors import LoginFailed, StoreError
-from ..model import Secret
+from ..model import Grant, Secret, scope_set
 from ..source import LoginSource
 from .browser import DEFAULT_REDIRECT_URI, BrowserFlow, PasteFlow
 from .choose import choose
@@ -88,13 +89,17 @@ def sign_in(
 
     `made` are the `config.Settings` of the login.  Raises `LoginFailed` and what the provider has to say.
     """
-    way, presenter = _way(source, made, flow, username, password, tokens, timeout, presenter)
-    epoch = _epoch(source)
+    before = _active(source)
+    # Whoever asks for more keeps what the login has: else two programs would sign each other out in turn.
+    scope = " ".join(sorted(scope_set(made.scope) | scope_set(before.scope if before else "")))
+    way, presenter = _way(source, made, scope, flow, username, password, tokens, timeout, presenter)
+    grant = _known(source)
+    epoch = grant.epoch if grant else 0
     try:
         prompt = way.begin()
         if prompt is not None:
             presenter.show(prompt)
-        return way.finish(lambda seconds: _wait(source, epoch, seconds))
+        return replace(way.finish(lambda seconds: _wait(source, epoch, seconds)), scope=scope)
     except _Elsewhere:
         return None
     except KeyboardInterrupt:
@@ -107,6 +112,7 @@ def sign_in(
 def _way(
     source: LoginSource,
     made: Any,
+    scope: str,
     flow: str | None,
     username: str | None,
     password: Secret | None,
@@ -120,11 +126,11 @@ def _way(
     if tokens is not None:
         return HandedFlow(provider, tokens), presenter
     if username is not None:
-        return PasswordFlow(provider, username, password or Secret(""), made.scope), presenter
+        return PasswordFlow(provider, username, password or Secret(""), scope), presenter
     if made.grant == "client_credentials":
-        return ClientCredentialsFlow(provider, made.scope, made.resource), presenter
+        return ClientCredentialsFlow(provider, scope, made.resource), presenter
     where = {
-        "scope": made.scope,
+        "scope": scope,
         "resource": made.resource,
         **({"timeout": timeout} if timeout is not None else {}),
     }
@@ -140,22 +146,23 @@ def _way(
             ), presenter
 
 
-def _epoch(source: LoginSource) -> int:
+def _active(source: LoginSource) -> Grant | None:
+    grant = _known(source)
+    return grant if grant is not None and grant.state in ("ACTIVE", "SPENDING") else None
+
+
+def _known(source: LoginSource) -> Grant | None:
     try:
-        grant = source.grant()
+        return source.grant()
     except StoreError:
-        return 0
-    return grant.epoch if grant else 0
+        return None  # a new sign-in replaces what cannot be read
 
 
 def _wait(source: LoginSource, epoch: int, seconds: float) -> None:
     until = time.monotonic() + seconds
     while True:
-        try:
-            grant = source.grant()
-        except StoreError:
-            grant = None
-        if grant is not None and grant.epoch > epoch and grant.state == "ACTIVE":
+        active = _active(source)
+        if active is not None and active.epoch > epoch:
             raise _Elsewhere
         left = until - time.monotonic()
         if left <= 0:
