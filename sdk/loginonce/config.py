@@ -3,17 +3,25 @@
 What the caller says counts before what the profile says, and that before `LOGINONCE_ISSUER`, `…_CLIENT_ID`,
 `…_CLIENT_SECRET`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.  `LOGINONCE_PROFILE` names the profile where the caller
 names nothing.
+
+The environment speaks of one login.  Where its issuer or its client is another than the one that was named, its
+scope and account mean something else, and its client secret would be handed to a stranger: only the store
+counts then.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import shlex
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .errors import ConfigurationError
 from .home import config_file, state_folder
@@ -22,8 +30,11 @@ from .refresh import Policy
 from .stores.base import TokenStore
 from .stores.file import FileStore
 from .stores.memory import MemoryStore
+from .wire import Members, secure
 
-__all__ = ["Settings", "add_profile", "open_store", "profiles", "settings"]
+__all__ = ["GrantType", "Settings", "add_profile", "open_store", "profile_name", "profiles", "settings"]
+
+log = logging.getLogger("loginonce")
 
 GrantType = Literal["", "authorization_code", "client_credentials", "password"]
 
@@ -54,16 +65,22 @@ class Settings:
     def command(self) -> str:
         """What to run in a terminal to sign in."""
         if self.profile:
-            return f"loginonce login {self.profile}"
-        scope = f" --scope '{self.scope}'" if self.scope != "openid" else ""
-        return f"loginonce login --issuer {self.issuer} --client-id {self.client_id}{scope}"
+            return shlex.join(["loginonce", "login", self.profile])
+        words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
+        for name in _OPTIONS:
+            value = getattr(self, name)
+            if value and value != _DEFAULTS.get(name):
+                words += [f"--{name.replace('_', '-')}", value]
+        return shlex.join(words)
 
 
 _TEXTS = (
     "issuer", "client_id", "client_secret", "token_endpoint_auth_method", "scope", "account", "resource",
     "redirect_uri", "grant", "store",
 )  # fmt: skip
+_OPTIONS = ("scope", "account", "resource", "redirect_uri", "grant", "store")
 _FROM_ENVIRONMENT = ("issuer", "client_id", "client_secret", "scope", "account", "store")
+_DEFAULTS = {item.name: item.default for item in fields(Settings)}
 
 
 def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
@@ -72,64 +89,119 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
     Raises `ConfigurationError` for a profile that does not exist, and for members that are missing or odd.
     """
     named = profile_or_issuer or (None if given.get("issuer") else os.environ.get("LOGINONCE_PROFILE"))
-    members: dict[str, Any] = {}
-    if named is not None and "://" in named:
+    given = Members(given)
+    members = Members()
+    where = "the session"
+    if named and "://" in named:
         members["issuer"] = named
-    elif named is not None:
-        members = {**_profile(named), "profile": named}
+    elif named:
+        members |= {**_profile(named), "profile": named}
+        where = f"the profile {named!r} in {config_file()}"
     members |= {name: value for name, value in given.items() if value not in (None, "", {})}
-    for name in _FROM_ENVIRONMENT:
-        if not members.get(name) and (value := os.environ.get(f"LOGINONCE_{name.upper()}")):
+    for name, value in _environment(members).items():
+        if value and not members.get(name):
             members[name] = value
-    return _checked(members, where=f"the profile {named!r}" if "profile" in members else "the session")
+    return _checked(members, where=where)
+
+
+def _environment(members: Mapping[str, Any]) -> dict[str, str]:
+    """What the environment adds to a login of which this much is known."""
+    found = Members({name: os.environ.get(f"LOGINONCE_{name.upper()}", "").strip() for name in _FROM_ENVIRONMENT})
+    for name in ("issuer", "client_id"):
+        known = members.get(name)
+        if known and found[name] and str(known).rstrip("/") != found[name].rstrip("/"):
+            return {"store": found["store"]}
+    return found
 
 
 def _checked(members: dict[str, Any], *, where: str) -> Settings:
     known = {item.name for item in fields(Settings)}
     if unknown := set(members) - known:
-        raise ConfigurationError(f"{where} has members that mean nothing here: {', '.join(sorted(unknown))}")
+        raise ConfigurationError(
+            f"{where} has members that mean nothing here: {', '.join(sorted(unknown))}.  There are "
+            f"{', '.join(sorted(known - {'profile'}))}"
+        )
     for name in ("issuer", "client_id"):
         if not members.get(name):
             raise ConfigurationError(f"{where} has no {name}: give it, name a profile, or set LOGINONCE_{name.upper()}")
     for name in _TEXTS:
         if members.get(name) is not None and not isinstance(members[name], str):
             raise ConfigurationError(f"{name} of {where} has to be a text")
-    if members.get("grant", "") not in ("", "authorization_code", "client_credentials", "password"):
-        raise ConfigurationError(f"{members['grant']!r} of {where} is not a grant that can be chosen")
+    members["issuer"] = _issuer(members["issuer"], where)
+    if members.get("grant", "") not in get_args(GrantType):
+        raise ConfigurationError(
+            f"{members['grant']!r} of {where} is not a grant that can be chosen: there are "
+            f"{', '.join(filter(None, get_args(GrantType)))}"
+        )
     if secret := members.get("client_secret"):
         members["client_secret"] = Secret(secret)
-    if isinstance(policy := members.get("policy"), Mapping):
-        try:
-            members["policy"] = Policy(**policy)
-        except TypeError:
-            raise ConfigurationError(
-                f"the policy of {where} may set {', '.join(item.name for item in fields(Policy))}"
-            ) from None
+    if members.get("grant") == "client_credentials":
+        members.setdefault("scope", "")  # a service is nobody, so it does not ask who it is
+    if not isinstance(members.get("server", {}), Mapping):
+        raise ConfigurationError(f"the server of {where} has to be a table of RFC 8414 names")
+    policy = members.get("policy")
+    if isinstance(policy, Mapping):
+        members["policy"] = _policy(policy, where)
     elif policy is not None and not isinstance(policy, Policy):
         raise ConfigurationError(f"the policy of {where} has to be a table")
-    members["issuer"] = members["issuer"].rstrip("/")
-    return Settings(**members)
+    return Settings(**{name: value for name, value in members.items() if value is not None})
+
+
+def _issuer(given: str, where: str) -> str:
+    try:
+        if secure(given):
+            return given.rstrip("/")
+    except ValueError:  # of urllib: not an address at all
+        pass
+    raise ConfigurationError(
+        f"{given!r}, of {where}, cannot be an issuer: it has to be an https address (or http on this machine)"
+    )
+
+
+def _policy(given: Mapping[str, Any], where: str) -> Policy:
+    defaults = Policy()
+    for name, value in given.items():
+        default = getattr(defaults, name, None) if name in {item.name for item in fields(Policy)} else None
+        if default is None:
+            raise ConfigurationError(
+                f"the policy of {where} may set {', '.join(item.name for item in fields(Policy))}, not {name}"
+            )
+        if isinstance(default, str):
+            fits = value in ("retry_once", "login")
+        else:
+            kind = int if isinstance(default, int) else int | float
+            fits = isinstance(value, kind) and not isinstance(value, bool) and value >= 0
+        if not fits:
+            raise ConfigurationError(f"{name} = {value!r} in the policy of {where} is no value for it: see {default!r}")
+    return Policy(**given)
 
 
 # ── profiles ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def profiles() -> dict[str, dict[str, Any]]:
-    """All profiles by name.  Raises `ConfigurationError` where the file cannot be understood."""
-    import tomllib
-
+    """All profiles by name, as the file has them.  Raises `ConfigurationError` where it cannot be understood."""
     path = config_file()
     try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
+        return _parsed(path.read_bytes().decode("utf-8"), path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
+
+
+def _parsed(text: str, path: Path) -> dict[str, dict[str, Any]]:
+    # Imported here: a login without a profile needs no TOML.
+    import tomllib
+
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}.  Mend it with an editor") from None
     found = content.get("profiles", {})
     if not isinstance(found, dict) or not all(isinstance(profile, dict) for profile in found.values()):
-        raise ConfigurationError(f"{path}: a profile is a table of its own, such as [profiles.lab]")
-    return found
+        raise ConfigurationError(f"{path}: a profile has to be a table of its own, such as [profiles.lab]")
+    return {name: Members(profile) for name, profile in found.items()}
 
 
 def _profile(name: str) -> dict[str, Any]:
@@ -137,29 +209,108 @@ def _profile(name: str) -> dict[str, Any]:
     if name not in found:
         there = f"there are {', '.join(sorted(found))}" if found else "there are none yet"
         raise ConfigurationError(
-            f"there is no profile {name!r} in {config_file()} ({there}).  Make it with: loginonce login {name} "
-            "--issuer ADDRESS --client-id ID"
+            f"there is no profile {name!r} in {config_file()} ({there}).  Make it with: "
+            f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID"
         )
+    if "client_secret" in found[name]:
+        _warn_if_open(config_file())
     return dict(found[name])
 
 
+def _warn_if_open(path: Path) -> None:
+    if hasattr(os, "geteuid") and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        log.warning("%s holds a client secret and is open to other users.  Run: chmod 600 '%s'", path, path)
+
+
+def profile_name(name: str) -> str:
+    """The name, if a profile can be called so (TOML's bare keys).  Raises `ConfigurationError`."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ConfigurationError(f"{name!r} cannot be a profile's name: use letters, digits, - and _")
+    return name
+
+
 def add_profile(made: Settings) -> Path:
-    """Append a profile to the configuration file, which is otherwise left as it is.  Secrets are left out."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", made.profile):
-        raise ConfigurationError(f"{made.profile!r} cannot be a profile's name: use letters, digits, - and _")
+    """Append a profile to the configuration file, which is otherwise left as it is.  Secrets are left out.
+
+    Nothing is written where that profile is there already, as two terminals that sign in at once both get
+    here.  Raises `ConfigurationError` where there is another one of its name, and where the file would not be
+    valid afterwards.
+    """
+    profile_name(made.profile)
     path = config_file()
-    lines = [f"[profiles.{made.profile}]"]
-    for name in _TEXTS:
-        value = getattr(made, name)
-        if value and name != "client_secret":
-            lines.append(f"{name} = {json.dumps(value)}")  # a JSON string is a TOML basic string
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if file.tell() else "") + "\n".join(lines) + "\n")
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            text = path.read_text("utf-8") if path.exists() else ""
+            if made.profile in (there := _parsed(text, path)):
+                _same(made, there[made.profile], path)
+                return path
+            added = ("" if not text else "\n" if text.endswith("\n") else "\n\n") + _table(made)
+            _parsed(text + added, path)
+            # Appended, not replaced: the file may be a link into somebody's dot-files, and stays one.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)
+            with open(descriptor, "a", encoding="utf-8") as file:
+                file.write(added)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the profile {made.profile!r} cannot be saved in {path}: {error}") from None
     return path
+
+
+def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
+    present = _checked({**there, "profile": made.profile}, where=f"the profile {made.profile!r} in {path}")
+    if replace(present, client_secret=None) != replace(made, client_secret=None):
+        raise ConfigurationError(
+            f"there is another profile {made.profile!r} already: edit it in {path}, or choose another name"
+        )
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """No other process adds a profile meanwhile."""
+    # Imported here: most programs never write a profile.
+    from filelock import FileLock
+
+    lock = FileLock(
+        f"{path}.lock", mode=0o600, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, timeout=10
+    )
+    try:
+        lock.acquire()
+    except NotImplementedError:  # no locks on this file system; nobody loses a login by that here
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _table(made: Settings) -> str:
+    members: dict[str, Any] = {name: getattr(made, name) for name in _TEXTS if name != "client_secret"}
+    standard = Policy()
+    members["server"] = dict(made.server)
+    members["policy"] = {
+        item.name: value
+        for item in fields(Policy)
+        if (value := getattr(made.policy, item.name)) != getattr(standard, item.name)
+    }
+    lines = [f"{name} = {_toml(value)}" for name, value in members.items() if value]
+    return "\n".join([f"[profiles.{made.profile}]", *lines]) + "\n"
+
+
+def _toml(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            # A JSON string is a TOML basic string, but for the one control character that JSON lets pass.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case int() | float():
+            return repr(value)
+        case list() | tuple():
+            return f"[{', '.join(map(_toml, value))}]"
+        case Mapping():
+            return f"{{ {', '.join(f'{_toml(str(name))} = {_toml(item)}' for name, item in value.items())} }}"
+    raise ConfigurationError(f"a {type(value).__name__} cannot be saved in a profile")
 
 
 # ── stores ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,7 +325,13 @@ def open_store(where: str) -> TokenStore:
     if not where:
         return FileStore(state_folder() / "logins")
     if scheme == "file" and rest:
-        return FileStore(rest.removeprefix("//"))
+        folder = Path(rest.removeprefix("//")).expanduser()
+        if not folder.is_absolute():
+            raise ConfigurationError(
+                f"{where} means another folder wherever a program is started: name the whole path, such as "
+                f"file:{folder.absolute()}"
+            )
+        return FileStore(folder)
     if where == "memory:":
         return MemoryStore()
     raise ConfigurationError(f"{scheme + separator}… is not a store that is known here: use file:/folder or memory:")

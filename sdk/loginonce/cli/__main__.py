@@ -1,0 +1,5 @@
+"""`python -m loginonce.cli`, for an interpreter whose scripts are not on the PATH."""
+
+from . import main
+
+main()

@@ -1,0 +1,469 @@
+"""The commands.  Each finds its session, calls the one method that does the work, and says what came of it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from ..config import GrantType, Settings, add_profile, profile_name, profiles, settings
+from ..errors import ConfigurationError, LoginFailed, LoginonceError, LoginRequired, TransportError
+from ..home import config_file
+from ..model import Account, scope_set
+from ..session import Session
+from .text import moment, plain, say
+
+if TYPE_CHECKING:
+    from ..login.flow import Prompt
+
+__all__ = ["run", "show_warnings"]
+
+OK, FAILED, USAGE, LOGIN_REQUIRED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 4, 5, 130
+
+
+# ── from a command line to an exit code ──────────────────────────────────────────────────────────────────
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line, and return its exit code.  What goes wrong is said in a line or two on stderr."""
+    try:
+        code = loginonce.main(args=arguments, prog_name="loginonce", standalone_mode=False)
+    except (LoginonceError, click.ClickException, click.Abort) as error:
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+        else:
+            say(*_lines(error))
+        return _code(error)
+    except OSError as error:
+        say(f"loginonce: {error}")
+        return FAILED
+    except Exception as error:
+        if os.environ.get("LOGINONCE_DEBUG"):
+            raise
+        # Its message is not shown: nobody has judged what is in it.
+        say(
+            f"loginonce: an unexpected {type(error).__name__}, which is a fault of this program",
+            "Run it again with LOGINONCE_DEBUG=1 to see where, and report that",
+        )
+        return FAILED
+    return code if isinstance(code, int) else OK
+
+
+def show_warnings() -> None:
+    """Say on stderr what the library warns of."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("loginonce: %(message)s"))
+    logger = logging.getLogger("loginonce")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+
+
+def _code(error: Exception) -> int:
+    match error:
+        case LoginRequired() | LoginFailed(outcome="no_human"):
+            return LOGIN_REQUIRED
+        case click.Abort() | LoginFailed(outcome="cancelled"):
+            return INTERRUPTED
+        case TransportError():
+            return UNREACHABLE
+        case ConfigurationError() | click.UsageError():
+            return USAGE
+    return FAILED
+
+
+def _lines(error: Exception) -> list[str]:
+    """The message, and what to do next."""
+    match error:
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx else "loginonce"
+            return [f"loginonce: {error.format_message()}", f"See: {command} --help"]
+        case click.ClickException():
+            return [f"loginonce: {error.format_message()}"]
+        case click.Abort():
+            return ["loginonce: interrupted"]
+        case LoginRequired() | LoginFailed():
+            return [f"loginonce: {error.args[0]}", *filter(None, [error.hint])]
+    return [f"loginonce: {error}"]
+
+
+# ── which login ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _named(profile: str | None) -> str | None:
+    """The profile that is meant: the given one, the environment's, the only one there is.
+
+    None where the environment describes a login without a profile.  Raises `click.UsageError`.
+    """
+    name = profile or os.environ.get("LOGINONCE_PROFILE")
+    if name or os.environ.get("LOGINONCE_ISSUER"):
+        return name or None
+    names = sorted(profiles())
+    if len(names) == 1:
+        return names[0]
+    if names:
+        raise click.UsageError(f"which login is meant?  Name one of the profiles: {', '.join(names)}")
+    raise click.UsageError(
+        "there is no profile yet.  Make one with: loginonce login NAME --issuer ADDRESS --client-id ID"
+    )
+
+
+def _session(profile: str | None) -> Session:
+    return _advised(Session(_named(profile)))
+
+
+def _advised(session: Session) -> Session:
+    session.source.hint = f"Run: {session.settings.command}"
+    return session
+
+
+def _complete(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    with suppress(LoginonceError):
+        return [name for name in sorted(profiles()) if name.startswith(incomplete)]
+    return []
+
+
+_PROFILE = click.argument("profile", required=False, shell_complete=_complete)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="loginonce")
+def loginonce() -> None:
+    """Log in once: every notebook, script and process stays signed in."""
+
+
+# ── signing in ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@loginonce.command()
+@_PROFILE
+@click.option("--issuer", metavar="ADDRESS", help="The provider's address.")
+@click.option("--client-id", metavar="ID", help="Who this program is to the provider.")
+@click.option("--scope", metavar="SCOPES", help="What to ask for, separated by spaces.  [default: openid]")
+@click.option("--account", metavar="NAME", help="Keeps several logins at one provider apart.")
+@click.option("--resource", metavar="ADDRESS", help="The API that the token is for (RFC 8707).")
+@click.option("--redirect-uri", metavar="ADDRESS", help="Where the browser comes back, as it is registered.")
+@click.option("--store", metavar="ADDRESS", help="Where the login is kept, such as file:/folder.")
+@click.option(
+    "--grant",
+    type=click.Choice([name for name in get_args(GrantType) if name]),
+    help="How the login comes about, where no person signs in with a browser.",
+)
+@click.option("--flow", type=click.Choice(["browser", "device", "paste"]), help="How a person signs in.")
+@click.option("--force", is_flag=True, help="Ask even if there is a login.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="How long to wait.")
+@click.option("--client-secret-stdin", is_flag=True, help="Read the client's secret from standard input.")
+@click.option("--refresh-token-stdin", is_flag=True, help="Take over a login: its refresh token by standard input.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: pending, signed_in, failed.")
+def login(profile: str | None, *, as_json: bool, **options: Any) -> None:
+    """Sign in, if nobody has yet.
+
+    With --issuer and --client-id a new PROFILE is made of it, once the sign-in has worked.  A secret never
+    comes by an option: by standard input, by LOGINONCE_CLIENT_SECRET, or typed where it does not show.
+    """
+    try:
+        _login(profile, as_json=as_json, **options)
+    except (LoginonceError, click.ClickException, KeyboardInterrupt, EOFError) as error:
+        if as_json:
+            failure = error if isinstance(error, Exception) and not isinstance(error, EOFError) else click.Abort()
+            _emit(
+                "failed",
+                error=type(failure).__name__,
+                reason=getattr(failure, "reason", None) or getattr(failure, "outcome", None),
+                message=" ".join(_lines(failure)).removeprefix("loginonce: "),
+                exit_code=_code(failure),
+            )
+        raise
+
+
+def _login(
+    profile: str | None,
+    *,
+    as_json: bool,
+    flow: str | None,
+    force: bool,
+    timeout: float | None,
+    client_secret_stdin: bool,
+    refresh_token_stdin: bool,
+    **given: str | None,
+) -> None:
+    asked = {name: value for name, value in given.items() if value}
+    if client_secret_stdin and refresh_token_stdin:
+        raise click.UsageError("only one secret comes by standard input; the other by LOGINONCE_CLIENT_SECRET")
+    new = _is_new(profile, asked)
+    if not new:
+        _refuse_other_settings(profile, asked)
+    if client_secret_stdin:
+        asked["client_secret"] = _secret("Client secret")
+    session = _session_for(profile, asked, new=new)
+    made, source = session.settings, session.source
+    source.hint = f"Run: {made.command}"
+    if new and profile:
+        source.hint = f"Run: {made.command.replace(' login ', f' login {profile} ', 1)}"
+        made = replace(made, profile=profile)
+    before = source.grant()
+    account = session.login(
+        flow,
+        force=force,
+        timeout=timeout,
+        presenter=_JsonPresenter() if as_json else None,
+        **_credentials(session, force=force, refresh_token_stdin=refresh_token_stdin),
+    )
+    if refresh_token_stdin:
+        source.token()  # spend it now, while somebody is there to hear that it is not good
+        account = session.account or account
+    after = source.grant()
+    if new:
+        say(f"The profile {made.profile!r} is saved in {add_profile(made)}")
+    already = before is not None and after is not None and before.epoch == after.epoch
+    if as_json:
+        _emit("signed_in", **_described(account, made), already=already)
+    say(_news("Already signed in" if already else "Signed in", account, made))
+    if client_secret_stdin:
+        say("The client secret is not saved: programs that renew this login need it as LOGINONCE_CLIENT_SECRET")
+
+
+def _is_new(profile: str | None, asked: dict[str, str]) -> bool:
+    """Whether this sign-in makes a profile."""
+    if profile is None or "://" in profile or not asked.get("issuer") or profile in profiles():
+        return False
+    profile_name(profile)
+    return True
+
+
+def _refuse_other_settings(profile: str | None, asked: dict[str, str]) -> None:
+    """A profile says in one place what it is: an option that says otherwise is a misunderstanding."""
+    if not asked or (profile is None and "issuer" in asked):
+        return
+    name = _named(profile)
+    if name is None or "://" in name:
+        if name is not None and "issuer" in asked:
+            raise click.UsageError(f"two issuers are given: {name} and {asked['issuer']}")
+        return
+    there = settings(name)
+    other = [option for option, value in asked.items() if not _same(option, value, getattr(there, option))]
+    if other:
+        told = ", ".join(f"{option} = {getattr(there, option)!r}" for option in other)
+        raise click.UsageError(
+            f"the profile {name!r} has {told}: edit it in {config_file()}, or make one of another name"
+        )
+
+
+def _same(option: str, given: str, there: str) -> bool:
+    match option:
+        case "scope":
+            return scope_set(given) == scope_set(there)
+        case "issuer":
+            return given.rstrip("/") == there
+    return given == there
+
+
+def _session_for(profile: str | None, asked: dict[str, str], *, new: bool) -> Session:
+    others: dict[str, Any] = {name: value for name, value in asked.items() if name != "issuer"}
+    if "issuer" in asked and (new or profile is None):
+        settings(**asked)  # or it says here what is wrong with them
+        return Session(asked["issuer"], **others)
+    return Session(_named(profile), **others)
+
+
+def _credentials(session: Session, *, force: bool, refresh_token_stdin: bool) -> dict[str, Any]:
+    """What the sign-in needs besides a person's consent, if anything."""
+    if refresh_token_stdin:
+        return {"tokens": {"refresh_token": _secret("Refresh token")}}
+    if session.settings.grant != "password" or (not force and _signed_in(session)):
+        return {}
+    username = session.settings.account
+    if not username:
+        if not sys.stdin.isatty():
+            raise click.UsageError("whose password is it?  Name the person: --account NAME")
+        username = click.prompt("User name", err=True)
+    return {"username": username, "password": _secret("Password")}
+
+
+def _signed_in(session: Session) -> bool:
+    try:
+        session.source.token()
+    except LoginRequired:
+        return False
+    return True
+
+
+def _secret(what: str) -> str:
+    """A secret that is typed without showing, or the first line of standard input."""
+    typed = sys.stdin.isatty()
+    value = (getpass.getpass(f"{what} (it does not show): ") if typed else sys.stdin.readline()).strip()
+    if not value:
+        raise click.UsageError(f"no {what.lower()} came by standard input")
+    return value
+
+
+class _JsonPresenter:
+    """Shows the prompt to a program, which shows it to its person."""
+
+    def show(self, prompt: Prompt) -> None:
+        """One line."""
+        _emit(
+            "pending",
+            kind=prompt.kind,
+            issuer=prompt.issuer,
+            client_id=prompt.client_id,
+            url=prompt.url,
+            url_complete=prompt.url_complete or None,
+            user_code=prompt.user_code or None,
+            expires_at=prompt.expires_at,
+        )
+
+    def done(self) -> None:
+        """The next line tells how it ended."""
+
+
+def _emit(event: str, **members: Any) -> None:
+    print(json.dumps({"event": event, **members}), flush=True)
+
+
+def _described(account: Account, made: Settings) -> dict[str, Any]:
+    return {
+        "profile": made.profile or None,
+        "issuer": made.issuer,
+        "client_id": made.client_id,
+        "subject": account.subject,
+        "name": account.name,
+        "expires_at": account.expires_at,
+        "renews": account.renews,
+    }
+
+
+def _news(what: str, account: Account, made: Settings) -> str:
+    now = time.time()
+    who = account.name or account.subject or f"the client {made.client_id}"
+    until = f"; the token is good until {moment(account.expires_at, now)}" if account.expires_at else ""
+    renews = " and renews itself" if account.renews and until else ""
+    return f"{what} as {who} at {account.issuer}{until}{renews}"
+
+
+# ── using a login ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@loginonce.command()
+@_PROFILE
+def token(profile: str | None) -> None:
+    """Print an access token that is good now, and nothing else.
+
+    It is renewed first if need be.  Nobody is ever asked: where a person has to sign in, nothing is printed and
+    the exit code is 4.
+    """
+    access_token = _session(profile).source.token().access_token
+    sys.stdout.write(f"{access_token}\n")
+    sys.stdout.flush()
+
+
+@loginonce.command()
+@_PROFILE
+def refresh(profile: str | None) -> None:
+    """Renew the access token now, however long it would be good."""
+    session = _session(profile)
+    renewed = session.source.renew()
+    until = f"; good until {moment(renewed.expires_at, time.time())}" if renewed.expires_at is not None else ""
+    say(f"Renewed the login for {session.source.key}{until}")
+
+
+@loginonce.command()
+@_PROFILE
+def logout(profile: str | None) -> None:
+    """End the login for every program that shares it, and revoke it at the provider."""
+    session = _session(profile)
+    if session.account is None:
+        say(f"Nobody was signed in to {session.source.key}")
+        return
+    revoked, end_session_url = session.logout()
+    say(f"Signed out of {session.source.key}")
+    if not revoked:
+        say("The provider has not confirmed that it ended the login: a copied token may work until it expires")
+    if end_session_url:
+        say(f"The browser may still be signed in; to end that too, open {end_session_url}")
+
+
+@loginonce.command()
+@_PROFILE
+@click.option("--all", "everything", is_flag=True, help="All profiles, and logins without one.")
+@click.option("--json", "as_json", is_flag=True, help="Always one JSON object; no token in it.")
+def status(profile: str | None, *, everything: bool, as_json: bool) -> int:
+    """Say who is signed in, as far as it is known here; nobody is asked.
+
+    Without PROFILE: the one that is meant, or all where several could be.
+    """
+    try:
+        return _status(profile, everything=everything, as_json=as_json)
+    except (LoginonceError, click.ClickException, OSError) as error:
+        if as_json:
+            print(json.dumps({"logins": [], "error": " ".join(_lines(error)).removeprefix("loginonce: ")}))
+        raise
+
+
+def _status(profile: str | None, *, everything: bool, as_json: bool) -> int:
+    # Imported here: `token` needs none of it.
+    from .standing import all_standings, standing_of
+
+    if profile and everything:
+        raise click.UsageError("name a profile or say --all, not both")
+    now = time.time()
+    if not everything and profile is None:
+        named = os.environ.get("LOGINONCE_PROFILE") or os.environ.get("LOGINONCE_ISSUER")
+        everything = not named and len(profiles()) != 1
+    standings = list(all_standings(now)) if everything else [standing_of(_named(profile), now)]
+    if as_json:
+        print(json.dumps({"logins": [standing.json() for standing in standings], "error": None}, indent=2))
+    else:
+        print("\n\n".join("\n".join(standing.text(now)) for standing in standings), end="\n" if standings else "")
+        if not standings:
+            say("Nobody is signed in, and there is no profile yet")
+    if everything:
+        return OK
+    return {"login_required": LOGIN_REQUIRED, "retry_later": UNREACHABLE}.get(standings[0].state, OK)
+
+
+@loginonce.command("profiles")
+def list_profiles() -> None:
+    """Name the profiles, one a line, each with its issuer and client."""
+    found = profiles()
+    rows = [(name, str(made.get("issuer", "")), str(made.get("client_id", ""))) for name, made in sorted(found.items())]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    for row in rows:
+        print("  ".join(plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if not rows:
+        say("There is no profile yet.  Make one with: loginonce login NAME --issuer ADDRESS --client-id ID")
+
+
+# ── seeing it work ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@loginonce.command()
+@click.option("--workers", type=click.IntRange(1, 64), default=8, show_default=True, help="Processes.")
+@click.option("--seconds", type=click.FloatRange(1, 3600), default=26, show_default=True, help="How long.")
+@click.option(
+    "--lifetime", type=click.FloatRange(0.5, 600), default=2, show_default=True, help="Of an access token, in seconds."
+)
+@click.option("--without-lock", is_flag=True, help="The same work as most programs do it, to see how it ends.")
+def demo(*, workers: int, seconds: float, lifetime: float, without_lock: bool) -> int:
+    """Watch processes share one login through a dozen expiries, against a provider that comes along."""
+    try:
+        # By name: the demo is an extra, and nothing else here depends on it.
+        show = import_module("loginonce.demo").show
+        return int(show(workers=workers, seconds=seconds, lifetime=lifetime, without_lock=without_lock))
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith("loginonce"):
+            raise
+        raise click.ClickException(
+            f"the demo needs {missing.name}, which is not installed.  "
+            f"Run: {sys.executable} -m pip install 'loginonce[demo]'"
+        ) from None

@@ -1,0 +1,179 @@
+"""What `loginonce status` knows: how each login stands, from what is stored here.  Nobody is asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from ..config import open_store, profiles
+from ..errors import ConfigurationError, LoginonceError
+from ..model import Failure, scope_set
+from ..refresh import Problem, Use, Want, decide
+from ..session import Session
+from .text import moment, plain
+
+__all__ = ["Standing", "all_standings", "standing_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One login, as `status --json` tells of it.  Times are POSIX seconds; None = not known, or none.
+
+    `state` is what a program can do with it: `signed_in` (a token is there, or will be had without a person),
+    `login_required` (`reason`: see `errors.Reason`), `retry_later` (not before `failure.not_before`), `error`;
+    `problem` says in a sentence why it is not the first.
+    """
+
+    profile: str | None
+    issuer: str = ""
+    client_id: str = ""
+    account: str = ""
+    scope: str = ""
+    state: Literal["signed_in", "login_required", "retry_later", "error"] = "signed_in"
+    reason: str | None = None
+    problem: str | None = None
+    subject: str = ""
+    name: str = ""
+    has_token: bool = False
+    expires_at: float | None = None
+    expires_in: float | None = None
+    renews: bool = False
+    renewing: bool = False
+    failure: dict[str, Any] | None = None
+    store: str = ""
+
+    def json(self) -> dict[str, Any]:
+        """The object for programs."""
+        return asdict(self)
+
+    def text(self, now: float) -> list[str]:
+        """The lines for people."""
+        who = f"{self.name} ({self.subject})" if self.name and self.subject else self.name or self.subject
+        rows = {
+            "state": f"{self.state.replace('_', ' ')}{f': {self.problem}' if self.problem else ''}",
+            "who": who,
+            "issuer": self.issuer,
+            "client": self.client_id,
+            "account": self.account,
+            "scope": self.scope,
+            "token": self._token(now) if self.state == "signed_in" else "",
+            "renews": self._renews() if self.state == "signed_in" else "",
+            "failure": self._failure(now),
+            "store": self.store,
+        }
+        return [
+            plain(self.profile or "(no profile)"),
+            *(f"  {label:<8}{plain(value)}" for label, value in rows.items() if value),
+        ]
+
+    def _token(self, now: float) -> str:
+        if self.expires_at is None:
+            return (
+                "the provider does not say how long it is good"
+                if self.has_token
+                else "none yet; the first use gets one"
+            )
+        if self.expires_at >= now:
+            return f"good until {moment(self.expires_at, now)}"
+        return f"ended at {moment(self.expires_at, now)}; the next use gets a new one"
+
+    def _renews(self) -> str:
+        if self.renewing:
+            return "by itself; it is being renewed right now"
+        return "by itself" if self.renews else "no: a person signs in again when it has ended"
+
+    def _failure(self, now: float) -> str:
+        if self.failure is None:
+            return ""
+        not_before = self.failure["not_before"]
+        pause = f"; it is tried again from {moment(not_before, now)}" if not_before else ""
+        return f"{self.failure['kind']}: {self.failure['detail']}{pause}"
+
+
+def standing_of(profile: str | None, now: float) -> Standing:
+    """How the login stands that this profile, or the environment, means.  Raises `LoginonceError`."""
+    session = Session(profile)
+    made = session.settings
+    want = Want(
+        session.source.key,
+        resource=made.resource,
+        scope=scope_set(made.scope),
+        renewal="client_credentials" if made.grant == "client_credentials" else "refresh_token",
+    )
+    return replace(_standing(session, want, now), profile=made.profile or None)
+
+
+def all_standings(now: float) -> Iterator[Standing]:
+    """Every profile, what the environment names, and every login that is stored without either.
+
+    A profile that cannot be judged is told of, and ends nothing.  Raises `ConfigurationError` where the profiles
+    cannot be read.
+    """
+    found = profiles()
+    addresses = {os.environ.get("LOGINONCE_STORE", ""), *(str(made.get("store", "")) for made in found.values())}
+    named: list[str | None] = [*sorted(found)]
+    if os.environ.get("LOGINONCE_ISSUER") and not os.environ.get("LOGINONCE_PROFILE"):
+        named.append(None)
+    shown: set[str] = set()
+    for name in named:
+        try:
+            standing = standing_of(name, now)
+        except LoginonceError as error:
+            yield Standing(name, state="error", problem=str(error))
+        else:
+            shown.add(standing.store)
+            yield standing
+    for address in sorted(addresses):
+        try:
+            store = open_store(address)
+        except ConfigurationError:
+            continue  # its profile has told of it
+        for grant in store.grants():
+            key = grant.key
+            if grant.state == "LOGGED_OUT" or store.location(key) in shown:
+                continue
+            shown.add(store.location(key))
+            session = Session(key.issuer, client_id=key.client_id, account=key.account, store=store)
+            resource = grant.tokens[0].resource if grant.tokens else ""
+            yield _standing(session, Want(key, resource=resource), now)
+
+
+def _standing(session: Session, want: Want, now: float) -> Standing:
+    source, account = session.source, session.account
+    grant = source.grant()
+    verdict = decide(grant, want, session.settings.policy, now)
+    token = grant.token_for(want.resource) if grant else None
+    marker = grant.marker if grant else None
+    standing = Standing(
+        None,
+        issuer=want.key.issuer,
+        client_id=want.key.client_id,
+        account=want.key.account,
+        scope=grant.scope if grant and grant.scope else session.settings.scope,
+        subject=account.subject if account else "",
+        name=account.name if account else "",
+        has_token=token is not None,
+        expires_at=token.expires_at if token else None,
+        expires_in=token.expires_at - now if token and token.expires_at is not None else None,
+        renews=account.renews if account else want.renewal == "client_credentials",
+        renewing=marker is not None and now < marker.deadline and not isinstance(verdict, Use),
+        failure=_failure(grant.failure, now) if grant and grant.failure else None,
+        store=source.store.location(want.key),
+    )
+    if not isinstance(verdict, Problem):
+        return standing
+    problem = str(source.error(verdict).args[0])
+    if verdict.kind == "later":
+        return replace(standing, state="retry_later", problem=problem)
+    return replace(standing, state="login_required", reason=verdict.reason, problem=problem, renews=False)
+
+
+def _failure(failure: Failure, now: float) -> dict[str, Any]:
+    return {
+        "kind": failure.kind,
+        "detail": failure.detail,
+        "count": failure.count,
+        "not_before": failure.not_before if failure.not_before > now else None,
+    }
