@@ -100,7 +100,11 @@ def _rewound(request: requests.PreparedRequest) -> bool:
 
 
 class BearerAuth(AuthBase):
-    """The same for requests sent without a `loginonce.Session`: `requests.get(url, auth=session.auth)`."""
+    """The same for requests sent without a `loginonce.Session`: `requests.get(url, auth=session.auth)`.
+
+    The token is taken off again when the answer is there, but for one that redirects, and nothing can be
+    done where no answer comes: the exception's frames belong to others.  A `Session` does both.
+    """
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source
@@ -116,7 +120,15 @@ class BearerAuth(AuthBase):
 
         def answered(response: requests.Response, **settings: Any) -> requests.Response | None:
             # The hook travels with redirects; it answers for the address that was called, and for no other.
-            if response.status_code != 401 or origin(response.request.url or "") != origin(url):
+            request = response.request
+            if response.is_redirect:
+                return None
+            hooks = [hook for hook in request.hooks["response"] if hook is not answered]
+            request.hooks = {**request.hooks, "response": hooks}
+            if origin(request.url or "") != origin(url):
+                return None
+            take_off(request)
+            if response.status_code != 401:
                 return None
             connection: Any = response.connection
             return answer_401(self._source, token, response, lambda again: connection.send(again, **settings))

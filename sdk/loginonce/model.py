@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NoReturn, Self, TypeAlias
+from typing import Any, Literal, NoReturn, Self, SupportsIndex, TypeAlias
 
 __all__ = [
     "Account",
@@ -44,6 +44,9 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return f"<secret {fingerprint(self)}>"
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Secret:
+        return Secret(super().__getitem__(index))  # what shows long values cuts them first
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a token or client secret is never pickled; pickle the Session, which finds them in its store")

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+import math
+import re
+from typing import Any, get_args
 
 from .errors import CorruptStore, StoreError
-from .model import Failure, Grant, GrantKey, Marker, Secret, TokenSet
+from .model import Failure, Grant, GrantKey, Marker, Renewal, Secret, State, TokenSet
 
 __all__ = ["SCHEMA", "decode", "encode"]
 
 SCHEMA = 1
+
+_HEADER = re.compile(rb"loginonce ([1-9][0-9]{0,5}) ([0-9a-f]{64})")
 
 
 def encode(grant: Grant) -> bytes:
@@ -32,22 +36,20 @@ def decode(data: bytes) -> Grant:
     Neither message shows anything of the content.
     """
     header, _, rest = data.partition(b"\n")
-    match header.split(b" "):
-        case [b"loginonce", schema, checksum] if schema.isdigit():
-            pass
-        case _:
-            raise CorruptStore("it does not begin like a login record")
-    if int(schema) > SCHEMA:
+    found = _HEADER.fullmatch(header)
+    if found is None:
+        raise CorruptStore("it does not begin like a login record")
+    if int(found[1]) > SCHEMA:
         raise StoreError(
-            f"it was written by a newer version (schema {int(schema)}, this one reads up to {SCHEMA}): "
+            f"it was written by a newer version (schema {int(found[1])}, this one reads up to {SCHEMA}): "
             "upgrade loginonce here"
         )
     body = rest.removesuffix(b"\n")
-    if _checksum(body) != checksum:
+    if body == rest or _checksum(body) != found[2]:
         raise CorruptStore("its checksum does not match: it was cut short or altered")
     try:
         return _from_json(json.loads(body))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         # `from None`: the decoder's own message, and the frames behind it, quote the content.
         raise CorruptStore("its content is not that of a login record") from None
 
@@ -83,10 +85,12 @@ def _members(value: TokenSet | Marker | Failure) -> dict[str, Any]:
 
 
 def _from_json(stored: dict[str, Any]) -> Grant:
-    if stored["state"] not in ("ACTIVE", "SPENDING", "DEAD", "LOGGED_OUT"):
+    if stored["state"] not in get_args(State) or stored["renewal"] not in get_args(Renewal):
         raise ValueError
     if (stored["state"] == "SPENDING") != (stored["marker"] is not None):
         raise ValueError
+    if not isinstance(stored["tokens"], list) or not isinstance(stored["claims"], dict):
+        raise TypeError
     return Grant(
         key=GrantKey(_text(stored, "issuer"), _text(stored, "client_id"), _text(stored, "account")),
         epoch=_count(stored, "epoch"),
@@ -95,13 +99,13 @@ def _from_json(stored: dict[str, Any]) -> Grant:
         state=stored["state"],
         renewal=stored["renewal"],
         refresh_token=_secret(stored, "refresh_token"),
-        refresh_expires_at=_time(stored, "refresh_expires_at"),
+        refresh_expires_at=_end(stored, "refresh_expires_at"),
         tokens=tuple(_token(token) for token in stored["tokens"]),
-        marker=stored["marker"] and _marker(stored["marker"]),
-        failure=stored["failure"] and _failure(stored["failure"]),
+        marker=None if stored["marker"] is None else _marker(stored["marker"]),
+        failure=None if stored["failure"] is None else _failure(stored["failure"]),
         scope=_text(stored, "scope"),
         subject=_text(stored, "subject"),
-        claims=dict(stored["claims"]),
+        claims=stored["claims"],
         store=_text(stored, "store"),
     )
 
@@ -109,8 +113,8 @@ def _from_json(stored: dict[str, Any]) -> Grant:
 def _token(stored: dict[str, Any]) -> TokenSet:
     return TokenSet(
         access_token=Secret(_text(stored, "access_token")),
-        received_at=float(stored["received_at"]),
-        expires_at=_time(stored, "expires_at"),
+        received_at=_time(stored, "received_at"),
+        expires_at=_end(stored, "expires_at"),
         token_type=_text(stored, "token_type"),
         scope=_text(stored, "scope"),
         resource=_text(stored, "resource"),
@@ -124,8 +128,8 @@ def _marker(stored: dict[str, Any]) -> Marker:
         fingerprint=_text(stored, "fingerprint"),
         nonce=_text(stored, "nonce"),
         owner=_text(stored, "owner"),
-        sent_at=float(stored["sent_at"]),
-        deadline=float(stored["deadline"]),
+        sent_at=_time(stored, "sent_at"),
+        deadline=_time(stored, "deadline"),
         sends=_count(stored, "sends"),
     )
 
@@ -135,7 +139,7 @@ def _failure(stored: dict[str, Any]) -> Failure:
         fingerprint=_text(stored, "fingerprint"),
         kind=_text(stored, "kind"),
         detail=_text(stored, "detail"),
-        not_before=float(stored["not_before"]),
+        not_before=_time(stored, "not_before"),
         count=_count(stored, "count"),
     )
 
@@ -151,8 +155,15 @@ def _secret(stored: dict[str, Any], name: str) -> Secret | None:
     return None if stored[name] is None else Secret(_text(stored, name))
 
 
-def _time(stored: dict[str, Any], name: str) -> float | None:
-    return None if stored[name] is None else float(stored[name])
+def _time(stored: dict[str, Any], name: str) -> float:
+    value = stored[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(name)
+    return float(value)
+
+
+def _end(stored: dict[str, Any], name: str) -> float | None:
+    return None if stored[name] is None else _time(stored, name)
 
 
 def _count(stored: dict[str, Any], name: str) -> int:

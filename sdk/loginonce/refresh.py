@@ -152,32 +152,41 @@ def _life(token: TokenSet) -> float:
     return max(0.0, (token.expires_at or 0.0) - token.received_at)
 
 
-def decide(grant: Grant | None, want: Want, policy: Policy, now: float) -> Use | Renew | Problem:
-    """Why a refresh happens, or does not: the whole rule, for a record as it was just read."""
+def decide(
+    grant: Grant | None, want: Want, policy: Policy, now: float, *, locked: bool = True
+) -> Use | Renew | Problem:
+    """Why a refresh happens, or does not: the whole rule, for a record as it was just read.
+
+    `locked`: the lock is held, so that whoever left a marker is dead.  `refresh_expires_at` decides nothing:
+    whether a refresh token has ended is asked of the provider, once, since its clock counts.
+    """
     if grant is None:
         return Renew(None) if want.renewal == "client_credentials" else Problem("login", "none")
-    missing = want.scope - scope_set(grant.scope)
-    if missing and grant.state in ("ACTIVE", "SPENDING"):
-        return Problem("login", "scope", " ".join(sorted(missing)))
     token = grant.token_for(want.resource, want.for_scope)
+    if missing := want.scope - scope_set(grant.scope):
+        if grant.state in ("ACTIVE", "SPENDING"):
+            return Problem("login", "scope", " ".join(sorted(missing)))
+        token = None
     band = freshness(token, want, policy, now)
     if band == "FRESH" and token is not None:
         return Use(token)
     usable = token if band == "STALE" else None
-    obstacle = _obstacle(grant, want, policy, now, patient=usable is not None)
+    obstacle = _obstacle(grant, want, policy, now, patient=usable is not None, locked=locked)
     if obstacle is None:
         return Renew(usable)
     return Use(usable) if usable is not None else obstacle
 
 
-def _obstacle(grant: Grant, want: Want, policy: Policy, now: float, *, patient: bool) -> Problem | None:
+def _obstacle(grant: Grant, want: Want, policy: Policy, now: float, *, patient: bool, locked: bool) -> Problem | None:
     """Why nothing may be spent now, if so.  `patient`: an access token is left, so nothing is risked."""
     failure = grant.failure
     if grant.state == "LOGGED_OUT":
         return Problem("login", "logged_out")
     if grant.state == "DEAD":
-        subject = failure is not None and failure.kind == "subject"
-        return Problem("login", "account" if subject else "ended", failure.detail if failure else "")
+        why: dict[str, Reason] = {"subject": "account", "expired": "expired"}
+        return Problem(
+            "login", why.get(failure.kind, "ended") if failure else "ended", failure.detail if failure else ""
+        )
     if grant.order < want.seen:
         return Problem("login", "lost", "the stored record is an older copy of one seen before")
     if not grant.spendable:
@@ -185,10 +194,13 @@ def _obstacle(grant: Grant, want: Want, policy: Policy, now: float, *, patient: 
     if failure is not None and failure.fingerprint == grant.spendable:
         pause = failure.not_before - now
         if 0 < pause <= LONGEST_PAUSE:  # longer only by a clock that was set back (HAZARDS 33)
-            return Problem("later", detail=failure.detail, retry_after=pause)
+            kind: Literal["misconfigured", "later"] = "misconfigured" if failure.kind == "misconfigured" else "later"
+            return Problem(kind, detail=failure.detail, retry_after=pause)
     marker = grant.marker
     if marker is None or grant.renewal == "client_credentials":
         return None
+    if not patient and not locked:
+        return None  # its owner may be alive, and about to save: only the lock tells
     if 0 <= now - marker.sent_at < policy.reuse_interval and marker.sends < policy.sends_inside_interval:
         return None
     if not patient and policy.lost == "retry_once" and marker.sends < 2:
@@ -330,11 +342,13 @@ class Refresh:
 
     want: Want
     policy: Policy
+    started: float
     deadline: float  # until when this caller waits for another's refresh
     owner: str
     nonce: str
     phase: Phase = "look"
     grant: Grant | None = None  # the record as this caller last wrote it, or what it is about to save
+    earlier: Marker | None = None  # of a send before ours, which left it open whether the token is spent
     base: Order | None = None  # the order that the record must still have for that
     meanwhile: TokenSet | None = None
     problem: Problem | None = None  # what to raise when no token is left
@@ -349,7 +363,7 @@ Next: TypeAlias = tuple[Refresh, Action]
 
 def start(want: Want, policy: Policy, now: float, *, owner: str, nonce: str) -> Next:
     """The machine for one caller and its first action.  `nonce` is fresh for each, `owner` names the process."""
-    return Refresh(want, policy, now + policy.wait_timeout, owner, nonce), Load()
+    return Refresh(want, policy, now, now + policy.wait_timeout, owner, nonce), Load()
 
 
 def step(state: Refresh, event: Event, now: float) -> Next:
@@ -360,11 +374,13 @@ def step(state: Refresh, event: Event, now: float) -> Next:
         case "lock", Locked(held=True):
             return replace(state, phase="recheck"), Load()
         case "lock", Locked():
-            if state.meanwhile is not None:
-                return replace(state, phase="done"), Use(state.meanwhile)
+            if (token := _still_good(state, now)) is not None:
+                return replace(state, phase="done"), Use(token)
+            if now < state.started:  # a clock that was set back does not prolong the wait by as much
+                state = replace(state, started=now, deadline=now + state.policy.wait_timeout)
             if now >= state.deadline:
                 return replace(state, phase="done"), Raise(Problem("lock"))
-            return replace(state, phase="wait"), Wait(state.deadline - now)
+            return replace(state, phase="wait", meanwhile=None), Wait(state.deadline - now)
         case "wait", Waited():
             return replace(state, phase="look"), Load()
         case "recheck", Loaded(grant) | Conflict(grant):
@@ -378,7 +394,7 @@ def step(state: Refresh, event: Event, now: float) -> Next:
         case "send", Answered():
             return _judge(state, event, now)
         case "save", Written():
-            return _release(state, "use")
+            return _release(replace(state, meanwhile=_earned(state)), "use")
         case "save", Conflict(current):
             return _superseded(state, current)
         case "save", NotWritten(detail):
@@ -390,7 +406,7 @@ def step(state: Refresh, event: Event, now: float) -> Next:
         case "verify", Loaded(current):
             if current is None or current.order != state.base:
                 return _release(state, "look")  # a sibling was there: what it wrote counts
-            if now < state.verify_until:
+            if state.verify_until - state.policy.refusal_wait <= now < state.verify_until:
                 return state, Wait(min(VERIFY_PAUSE, state.verify_until - now))
             return replace(state, phase="settle"), Write(_ours(state), state.base)
         case "settle", Written() | NotWritten():
@@ -401,17 +417,17 @@ def step(state: Refresh, event: Event, now: float) -> Next:
         case "release", Released():
             if state.revoking is not None:
                 return replace(state, phase="revoke"), Revoke(state.revoking)
-            return _after(state)
+            return _after(state, now)
         case "revoke", Revoked():
-            return _after(state)
-        case (("look" | "recheck" | "verify"), Unreadable(memory, detail)):
+            return _after(state, now)
+        case (("look" | "lock" | "recheck" | "verify"), Unreadable(memory, detail)):
             return _unreadable(state, memory, detail, now)
-        case phase, _:
-            raise AssertionError(f"{type(event).__name__} cannot follow phase {phase}")
+        case _:
+            raise AssertionError(f"{type(event).__name__} cannot follow phase {state.phase}")
 
 
 def _look(state: Refresh, grant: Grant | None, now: float) -> Next:
-    verdict = decide(grant, state.want, state.policy, now)
+    verdict = decide(grant, state.want, state.policy, now, locked=False)
     match verdict:
         case Use():
             return replace(state, phase="done"), verdict
@@ -439,6 +455,7 @@ def _recheck(state: Refresh, grant: Grant | None, now: float) -> Next:
                 state,
                 phase="mark",
                 grant=spending,
+                earlier=grant.marker if grant else None,
                 base=grant.order if grant else None,
                 meanwhile=meanwhile,
             )
@@ -449,8 +466,15 @@ def _recheck(state: Refresh, grant: Grant | None, now: float) -> Next:
 def _spending(grant: Grant | None, state: Refresh, now: float) -> Grant:
     """The record that is written ahead of the send."""
     if grant is None:  # a service's first: there is nothing yet, and nothing to lose
-        epoch = max(1, int(now))
-        grant = Grant(state.want.key, epoch, renewal="client_credentials", scope=" ".join(sorted(state.want.scope)))
+        epoch = max(1, int(now), state.want.seen[0] + 1)
+        grant = Grant(
+            state.want.key,
+            epoch,
+            renewal="client_credentials",
+            scope=" ".join(sorted(state.want.scope)),
+            subject=state.want.key.client_id,
+            claims={"sub": state.want.key.client_id},
+        )
     earlier = grant.marker
     marker = Marker(
         fingerprint=grant.spendable,
@@ -471,20 +495,22 @@ def _judge(state: Refresh, answered: Answered, now: float) -> Next:
         case Granted(answer):
             return _granted(spent, answer, answered.asked_at)
         case Refused(error, detail):
+            end = _ours(state).refresh_expires_at
+            kind = "expired" if end is not None and now >= end else "refused"
             verify = replace(
                 spent,
                 phase="verify",
-                grant=_dead(_ours(state), "refused", detail or error),
+                grant=_dead(_ours(state), kind, detail or error),
                 verify_until=now + state.policy.refusal_wait,
             )
             return verify, Load()
         case Unsent(detail):
-            return _settle(spent, Problem("later", detail=detail), "unsent", now, marker=None)
+            return _settle(spent, Problem("later", detail=detail), "unsent", now, marker=state.earlier)
         case Busy(detail, retry_after):
-            return _settle(spent, Problem("later", "none", detail, retry_after), "busy", now, marker=None)
+            return _settle(spent, Problem("later", "none", detail, retry_after), "busy", now, marker=state.earlier)
         case Misconfigured(error, detail):
             problem = Problem("misconfigured", detail=detail or error, error=error)
-            return _settle(spent, problem, "misconfigured", now, marker=None)
+            return _settle(spent, problem, "misconfigured", now, marker=state.earlier)
         case Lost(detail):
             return _settle(spent, Problem("later", detail=detail), "lost", now, marker=_ours(state).marker)
     assert_never(reply)
@@ -499,7 +525,9 @@ def _granted(state: Refresh, answer: TokenAnswer, asked_at: float) -> Next:
         return replace(state, phase="settle", grant=dead, revoking=answer.refresh_token), Write(dead, state.base)
     earned = _with_answer(grant, answer, asked_at, state.want)
     if claims:
-        earned = replace(earned, claims={**grant.claims, **claims})
+        # A login that was handed over as a bare refresh token learns here whose it is.
+        subject = grant.subject or str(claims.get("sub") or "")
+        earned = replace(earned, claims={**grant.claims, **claims}, subject=subject)
     return replace(state, phase="save", grant=earned), Write(earned, state.base)
 
 
@@ -518,7 +546,8 @@ def _with_answer(grant: Grant, answer: TokenAnswer, asked_at: float, want: Want)
         attempt=0,
         state="ACTIVE",
         refresh_token=answer.refresh_token or grant.refresh_token,  # none in the answer: keep (RFC 6749 §6)
-        refresh_expires_at=answer.refresh_expires_at(asked_at) or grant.refresh_expires_at,
+        refresh_expires_at=answer.refresh_expires_at(asked_at)
+        or (None if answer.refresh_token else grant.refresh_expires_at),
         tokens=grant.with_token(token),
         marker=None,
         failure=None,
@@ -539,13 +568,16 @@ def _dead(grant: Grant, kind: str, detail: str) -> Grant:
 
 
 def _settle(state: Refresh, problem: Problem, kind: str, now: float, *, marker: Marker | None) -> Next:
-    """Nothing was gained.  The record says why, and until when nobody need ask again (HAZARDS 32)."""
+    """Nothing was gained.  The record says why, and until when nobody need ask again (HAZARDS 32).
+
+    `marker` is what remains to be known of sends: ours, if its answer was lost, else that of an earlier one.
+    """
     grant = _ours(state)
     earlier = grant.failure
     count = earlier.count + 1 if earlier and earlier.fingerprint == grant.spendable else 1
     longest = 5.0 if kind == "misconfigured" else 60.0  # whoever mends a setting does not want to wait
     spread = 1 + int(state.nonce[:4] or "0", 16) / 0xFFFF / 4  # apart from the logins of other people
-    pause = max(problem.retry_after or 0.0, min(longest, 2.0 ** (count - 1)) * spread)
+    pause = max(problem.retry_after or 0.0, min(longest, 2.0 ** min(count - 1, 10)) * spread)
     failed = replace(
         grant,
         attempt=grant.attempt + 1,
@@ -557,19 +589,29 @@ def _settle(state: Refresh, problem: Problem, kind: str, now: float, *, marker: 
     return replace(state, phase="settle", grant=failed, problem=told), Write(failed, state.base)
 
 
-def _superseded(state: Refresh, current: Grant | None) -> Next:
-    """Our answer came, and the record is not the one that we wrote ahead (DESIGN 4, step 8)."""
-    earned = _ours(state)
+def supersede(earned: Grant, current: Grant | None) -> Write | Revoke | None:
+    """What becomes of an answer when another record is there: written over it, revoked, or let go."""
     if current is None:  # somebody removed it; what we hold is good
-        return replace(state, base=None), Write(earned, None)
+        return Write(earned, None)
     if current.order < earned.order:
         # Only attempts came between (or an older copy was put back): ours is still the one successor.  A
         # verdict of death was passed on its predecessor, so a revival counts as a new epoch.
         epoch = max(earned.epoch, current.epoch + (current.state == "DEAD"))
-        over = replace(state, grant=replace(earned, epoch=epoch), base=current.order)
-        return over, Write(_ours(over), over.base)
-    revoking = earned.refresh_token if current.state == "LOGGED_OUT" else None
-    return _release(replace(state, revoking=revoking), "look")
+        return Write(replace(earned, epoch=epoch), current.order)
+    if current.state == "LOGGED_OUT" and earned.refresh_token:
+        return Revoke(earned.refresh_token)
+    return None
+
+
+def _superseded(state: Refresh, current: Grant | None) -> Next:
+    """Our answer came, and the record is not the one that we wrote ahead (DESIGN 4, step 8)."""
+    match supersede(_ours(state), current):
+        case Write(grant, expected) as over:
+            return replace(state, grant=grant, base=expected), over
+        case Revoke(token):
+            return _release(replace(state, revoking=token), "look")
+        case None:
+            return _release(state, "look")
 
 
 def _unreadable(state: Refresh, memory: Grant | None, detail: str, now: float) -> Next:
@@ -578,9 +620,9 @@ def _unreadable(state: Refresh, memory: Grant | None, detail: str, now: float) -
     if freshness(token, state.want, state.policy, now) == "EXPIRED":
         token = None
     state = replace(state, meanwhile=token, problem=Problem("store", detail=detail))
-    if state.phase == "look":
-        return _after(replace(state, then="use" if token else "raise"))
-    return _release(state, "use" if token else "raise")
+    if state.phase in ("look", "lock"):
+        return _after(replace(state, then="raise"), now)
+    return _release(state, "raise")
 
 
 def _give_up(state: Refresh, problem: Problem, now: float) -> Next:
@@ -595,22 +637,27 @@ def _release(state: Refresh, then: Literal["look", "use", "raise"]) -> Next:
     return replace(state, phase="release", then=then), Release()
 
 
-def _after(state: Refresh) -> Next:
+def _after(state: Refresh, now: float) -> Next:
     """The lock is free: give the caller what it came for."""
     done = replace(state, phase="done")
-    token = _earned(state) if state.then == "use" and state.sent else state.meanwhile
+    token = _still_good(state, now)
     match state.then:
-        case "look":
+        case "use" if state.meanwhile is not None and (state.sent or token is not None):
+            # What this run has earned is served however short its life.
+            return done, Use(state.meanwhile)
+        case "look" | "use":
             return replace(state, phase="look", revoking=None), Load()
-        case "use":
-            assert token is not None
-            return done, Use(token)
         case "raise":
-            if state.meanwhile is not None:
-                return done, Use(state.meanwhile)
+            if token is not None:
+                return done, Use(token)
             assert state.problem is not None
             return done, Raise(state.problem)
     assert_never(state.then)
+
+
+def _still_good(state: Refresh, now: float) -> TokenSet | None:
+    """The token that was good when this caller looked, if it still is."""
+    return None if freshness(state.meanwhile, state.want, state.policy, now) == "EXPIRED" else state.meanwhile
 
 
 def _ours(state: Refresh) -> Grant:

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
 from requests.cookies import extract_cookies_to_jar
@@ -29,7 +29,10 @@ from .refresh import Policy, grant_of_login, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
 from .transport import Route, Transport
-from .wire import origin, secure
+from .wire import Members, origin, secure
+
+if TYPE_CHECKING:
+    from .login.signin import Presenter
 
 __all__ = ["LoggedOut", "Session"]
 
@@ -85,6 +88,7 @@ class Session(requests.Session):
         policy: Policy | None = None,
     ) -> None:
         super().__init__()
+        client_secret = Secret(client_secret) if client_secret else None  # also in a traceback through here
         made = settings(
             profile_or_issuer,
             client_id=client_id,
@@ -129,7 +133,10 @@ class Session(requests.Session):
         _sessions.add(self)
 
     def __repr__(self) -> str:
-        name = f"{self.settings.profile!r}, " if self.settings.profile else ""
+        made: Settings | None = self.__dict__.get("settings")  # none yet, where the constructor has failed
+        if made is None:
+            return "<loginonce.Session, not set up>"
+        name = f"{made.profile!r}, " if made.profile else ""
         return f"<loginonce.Session {name}{self.source.key}>"
 
     # ── signing in and out ───────────────────────────────────────────────────────────────────────────────
@@ -151,17 +158,21 @@ class Session(requests.Session):
         password: str | None = None,
         tokens: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        presenter: Presenter | None = None,
     ) -> Account:
         """Be signed in: return at once where any program of this person is, else renew, else ask.
 
         `flow` is `browser`, `device` or `paste` (default: what fits, see `login.choose`).  `username` and
         `password` are for servers that offer nothing better, `tokens` for a token answer that is at hand.
-        `force` asks even if there is a login.  `timeout`: seconds that a person has.  Raises `LoginFailed`,
-        and what the provider or the store have to say.
+        `force` asks even if there is a login.  `timeout`: seconds that a person has.  `presenter` shows the
+        prompt (default: lines of text).  Raises `LoginFailed`, and what the provider or the store have to say.
         """
         # Imported here: a program that is signed in never needs it.
         from .login.signin import sign_in
 
+        # What is handed in shows nowhere, also in a traceback through here.
+        password = None if password is None else Secret(password)
+        tokens = None if tokens is None else Members(tokens)
         if not force and tokens is None and username is None:
             try:
                 token = self.source.token()
@@ -176,9 +187,10 @@ class Session(requests.Session):
             self.settings,
             flow=flow,
             username=username,
-            password=Secret(password) if password is not None else None,
+            password=password,
             tokens=tokens,
             timeout=timeout,
+            presenter=presenter,
         )
         if signed_in is not None:
             self._save(signed_in)
@@ -250,8 +262,9 @@ class Session(requests.Session):
             forget(error)
             raise
         finally:
-            if request.__dict__["_loginonce"].carried is not None:  # no answer came that took it off
-                self._unsign(request)
+            # The answer's `request` leads neither to a token (none was taken off if no answer came) nor to us.
+            self._unsign(request)
+            request.hooks = {**request.hooks, "response": [hook for hook in hooks if hook != self._answered]}
 
     def _may_carry(self, url: str, addressed: str) -> bool:
         here = origin(url)
@@ -315,10 +328,9 @@ class Session(requests.Session):
         store: TokenStore | None = state.pop("_given_store")
         origins: frozenset[str] = state.pop("_origins")
         if made.client_secret is None:
-            found = os.environ.get("LOGINONCE_CLIENT_SECRET")
-            if made.profile and not found:
-                found = settings(made.profile).client_secret
-            made = replace(made, client_secret=Secret(found) if found else None)
+            # By the same rule as anywhere: a secret in the environment counts for the client that it names there.
+            here = settings(made.profile or made.issuer, **({} if made.profile else {"client_id": made.client_id}))
+            made = replace(made, client_secret=here.client_secret)
         self.__dict__.update(state)
         self._build(made, store, origins)
         if "auth" in state:

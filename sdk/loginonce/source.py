@@ -507,12 +507,19 @@ class _Rescuer:
         atexit.unregister(self._last_attempt)
 
     def _attempt(self) -> bool:
+        revoking = None
         try:
             self.source.store.commit(self.grant, expected=self.expected)
         except OrderConflict as conflict:
-            current = conflict.current
-            if current is not None and current.state == "LOGGED_OUT" and self.grant.refresh_token:
-                self.source.provider.revoke(self.grant.refresh_token, "refresh_token")
+            match refresh.supersede(self.grant, conflict.current):
+                case refresh.Write(grant, expected):
+                    self.gate.unsaved = self.grant = grant
+                    self.expected = expected
+                    return False
+                case refresh.Revoke(token):
+                    revoking = token
+                case None:
+                    pass
         except StoreError:
             return False
         else:
@@ -520,6 +527,8 @@ class _Rescuer:
         self.gate.unsaved = None
         self.hold.release()
         self.gate.announce()
+        if revoking is not None:
+            self.source.provider.revoke(revoking, "refresh_token")
         return True
 
     def _last_attempt(self) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "Form",
     "Granted",
     "Lost",
+    "Members",
     "Misconfigured",
     "Refused",
     "Reply",
@@ -59,11 +60,21 @@ Form: TypeAlias = list[tuple[str, str]]
 
 
 class Answer(NamedTuple):
-    """An HTTP answer, whole and within bounds.  Header names are lower case."""
+    """An HTTP answer, whole and within bounds.  Header names are lower case.  Its repr shows nothing of it."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    def __repr__(self) -> str:
+        return f"<answer {self.status}, {len(self.body)} bytes>"
+
+
+class Members(dict[str, Any]):
+    """A dict that may hold secrets, and does not show them in a traceback."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} members: {', '.join(sorted(map(str, self)))}>"
 
 
 # ── a token request ──────────────────────────────────────────────────────────────────────────────────────
@@ -185,6 +196,19 @@ class Misconfigured(NamedTuple):
 
 Reply: TypeAlias = Granted | Refused | Unsent | Lost | Busy | Misconfigured
 
+_REFUSALS = frozenset(
+    {
+        "invalid_grant",  # RFC 6749 §5.2
+        "bad_refresh_token",  # GitHub, with HTTP 200
+        "invalid_request",  # Dex, for replay and for expiry; and the same request would be wrong again
+        "invalid_token",
+        "expired_token",
+        "access_denied",
+        "interaction_required",  # OIDC Core §3.1.2.6: a person is needed
+        "login_required",
+        "consent_required",
+    }
+)
 _OUR_FAULT = frozenset(
     {
         "invalid_client",
@@ -198,7 +222,6 @@ _OUR_FAULT = frozenset(
     }
 )
 _NOT_NOW = frozenset({"temporarily_unavailable", "slow_down", "too_many_requests", "rate_limit_exceeded"})
-_NO_VERDICT = frozenset({"server_error"})
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -210,13 +233,15 @@ def judge_refresh(answer: Answer, now: float) -> Reply:
     what = _describe(status, said)
     if status in (429, 503):
         return Busy(what, _retry_after(answer.headers, now))
-    if said is not None and said.error in _NO_VERDICT | _NOT_NOW:
-        return Busy(what, _retry_after(answer.headers, now)) if said.error in _NOT_NOW else Lost(what)
+    if said is not None and said.error in _NOT_NOW:
+        return Busy(what, _retry_after(answer.headers, now))
     if status >= 500 or status == 408:
         return Lost(what)
     if said is not None and (200 <= status < 300 or status in (400, 401, 403)):
-        # GitHub answers 200 with an error member; Dex says invalid_request for replay and for expiry.
-        return Misconfigured(said.error, what) if said.error in _OUR_FAULT else Refused(said.error, what)
+        if said.error in _REFUSALS:
+            return Refused(said.error, what)
+        # A word that no RFC knows is no verdict: a gateway's "Forbidden" is about us, the rest about nothing.
+        return Misconfigured(said.error, what) if said.error in _OUR_FAULT or status in (401, 403) else Lost(what)
     if 200 <= status < 300:
         granted = _token_answer(content)
         return granted if isinstance(granted, Lost) else Granted(granted)
@@ -288,28 +313,31 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
         content = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    return Members(content) if isinstance(content, dict) else None
 
 
 def _token_answer(content: Mapping[str, Any] | None) -> TokenAnswer | Lost:
     if content is None:
         return Lost("the provider's answer is not a JSON object")
-    access_token = content.get("access_token")
-    if not isinstance(access_token, str) or not _PRINTABLE.fullmatch(access_token):
+    access_token = _secret(content, "access_token")
+    if access_token is None or not _PRINTABLE.fullmatch(access_token):
         return Lost("the provider's answer has no access_token that could be sent in a header")
-    refresh_token, id_token = content.get("refresh_token"), content.get("id_token")
-    scope, token_type = content.get("scope"), content.get("token_type")
     return TokenAnswer(
-        access_token=Secret(access_token),
-        token_type=_token_type(token_type),
+        access_token=access_token,
+        token_type=_token_type(content.get("token_type")),
         expires_in=_seconds(content.get("expires_in")),
-        refresh_token=Secret(refresh_token) if isinstance(refresh_token, str) and refresh_token else None,
+        refresh_token=_secret(content, "refresh_token"),
         # Keycloak's name, and GitHub's.
         refresh_expires_in=_seconds(content.get("refresh_expires_in"))
         or _seconds(content.get("refresh_token_expires_in")),
-        scope=_scope(scope),
-        id_token=Secret(id_token) if isinstance(id_token, str) and id_token else None,
+        scope=_scope(content.get("scope")),
+        id_token=_secret(content, "id_token"),
     )
+
+
+def _secret(content: Mapping[str, Any], name: str) -> Secret | None:
+    value = content.get(name)
+    return Secret(value) if isinstance(value, str) and value else None
 
 
 def _token_type(value: object) -> str:
@@ -341,7 +369,7 @@ def _scope(value: object) -> str:
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Retry-After in seconds from now (RFC 9110 §10.2.3), whether it is a number or a date."""
     value = headers.get("retry-after", "").strip()
-    if value.isdigit():
+    if re.fullmatch("[0-9]+", value):
         return min(float(value[:9]), LONGEST_RETRY_AFTER)
     try:
         then = parsedate_to_datetime(value).timestamp()
@@ -353,7 +381,7 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
 # ── the authorization endpoint's answer ──────────────────────────────────────────────────────────────────
 
 
-def judge_redirect(url: str, *, state: str, server: AuthorizationServer, redirect_uri: str) -> str:
+def judge_redirect(url: str, *, state: str, server: AuthorizationServer, redirect_uri: str) -> Secret:
     """The authorization code in the address that the browser was sent back to.
 
     `state` is compared first and always (RFC 6749 §10.12), `iss` whenever it is there, and missed where the
@@ -364,10 +392,9 @@ def judge_redirect(url: str, *, state: str, server: AuthorizationServer, redirec
     from authlib.oauth2.rfc6749.errors import MismatchingStateException, MissingCodeException
     from authlib.oauth2.rfc6749.parameters import parse_authorization_code_response
 
-    there = urlsplit(url)
-    expected = urlsplit(redirect_uri)
-    parameters = dict(parse_qsl(there.query))
-    if (there.scheme, there.netloc, there.path) != (expected.scheme, expected.netloc, expected.path):
+    url = Secret(url)  # also in a traceback through here: it holds the code
+    parameters = _parameters(url, redirect_uri)
+    if parameters is None:
         raise ProtocolError(f"that is not the address this sign-in returns to: it should begin with {redirect_uri}")
     if parameters.get("state") != state:
         raise ProtocolError(
@@ -392,6 +419,17 @@ def judge_redirect(url: str, *, state: str, server: AuthorizationServer, redirec
         raise ProtocolError("the answer holds neither a code nor an error") from None
 
 
+def _parameters(url: str, redirect_uri: str) -> Members | None:
+    """What was brought back to the redirect URI; None if the address is another one."""
+    try:
+        there, expected = urlsplit(url), urlsplit(redirect_uri)
+    except ValueError:
+        return None
+    if (there.scheme, there.netloc, there.path) != (expected.scheme, expected.netloc, expected.path):
+        return None
+    return Members(parse_qsl(there.query))
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceAuthorization:
     """A device authorization answer (RFC 8628 §3.2); `expires_in` and `interval` in seconds."""
@@ -414,15 +452,15 @@ def judge_device_authorization(answer: Answer) -> DeviceAuthorization:
     if content is None or not 200 <= answer.status < 300 or _error_members(content):
         raise error_response(answer, "the provider did not begin a device sign-in")
     uri = content.get("verification_uri") or content.get("verification_url")
-    device_code, user_code = content.get("device_code"), content.get("user_code")
-    if not (isinstance(uri, str) and isinstance(device_code, str) and isinstance(user_code, str)):
+    device_code, user_code = _secret(content, "device_code"), _secret(content, "user_code")
+    if not isinstance(uri, str) or device_code is None or user_code is None:
         raise ProtocolError("the device answer lacks device_code, user_code or verification_uri (RFC 8628 §3.2)")
     complete = content.get("verification_uri_complete")
     for address in (uri, complete):
-        if isinstance(address, str) and urlsplit(address).scheme not in ("http", "https"):
+        if isinstance(address, str) and not _web_address(address):
             raise ProtocolError(f"the verification address {_for_people(address, 100)!r} is not a web address")
     return DeviceAuthorization(
-        device_code=Secret(device_code),
+        device_code=device_code,
         user_code=_for_people(user_code, 100),
         verification_uri=_for_people(uri, 2000),
         verification_uri_complete=_for_people(complete, 2000),
@@ -503,7 +541,7 @@ def read_metadata(
     override that is no member or an end point that is neither https nor loopback.
     """
     known = {field.name for field in fields(AuthorizationServer)}
-    if unknown := set(overrides) - known:
+    if unknown := set(overrides) - (known - {"issuer"}):
         raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such server metadata; RFC 8414 names are meant")
     for document in documents:
         named = document.get("issuer")
@@ -512,6 +550,9 @@ def read_metadata(
                 f"the discovery document at {issuer} says that it is of {_for_people(named, 200)!r}: use that "
                 "as the issuer, if it is the provider you mean"
             )
+    for name, value in overrides.items():
+        if _member(name, value) is None:
+            raise ConfigurationError(f"{name} = {value!r} is not what RFC 8414 has there")
     members: dict[str, Any] = {"issuer": documents[0]["issuer"] if documents else issuer}
     for source in (overrides, *documents):
         for name in known & set(source):
@@ -538,9 +579,20 @@ def _member(name: str, value: object) -> object:
     return value if isinstance(value, str) and value else None
 
 
+def _web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
 def secure(url: str) -> bool:
     """Whether a secret may travel to that address: https, or this machine's loopback."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
     return (parts.scheme == "https" and bool(parts.hostname)) or (parts.scheme == "http" and _loopback(parts.hostname))
 
 
@@ -556,7 +608,10 @@ def _loopback(host: str | None) -> bool:
 
 
 def origin(url: str) -> str:
-    """Scheme, host and port (RFC 6454 §4), as one comparable text."""
-    parts = urlsplit(url)
-    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    """Scheme, host and port (RFC 6454 §4), as one comparable text; "" for what is not an address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    except ValueError:
+        return ""
     return f"{parts.scheme}://{parts.hostname or ''}:{port}"

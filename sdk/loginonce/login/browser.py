@@ -75,7 +75,7 @@ class _Request:
             expires_at=time.time() + patience,
         )
 
-    def redeem(self, address: str) -> SignedIn:
+    def redeem(self, address: Secret) -> SignedIn:
         """The tokens for the address that the browser came back to."""
         try:
             code = judge_redirect(
@@ -174,9 +174,9 @@ class PasteFlow:
         assert self._request is not None
         wait(0.0)
         try:
-            address = self.read().strip()
+            address = Secret(self.read().strip())
         except EOFError:
-            address = ""
+            address = Secret("")
         if not address:
             raise LoginFailed(
                 "no address was pasted",
@@ -202,7 +202,7 @@ class _Receiver:
                 f"{redirect_uri} is not on this machine's loopback, so no browser can be waited for there: register "
                 f"{DEFAULT_REDIRECT_URI} for this client, or sign in with flow='paste' or flow='device'"
             )
-        self._visits: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._visits: queue.SimpleQueue[Secret] = queue.SimpleQueue()
         host = "::1" if wanted.hostname == "::1" else "127.0.0.1"
         path = wanted.path or "/"
         handler: type[_Handler] = type("Handler", (_Handler,), {"path_wanted": path, "visits": self._visits})
@@ -223,7 +223,7 @@ class _Receiver:
         )
         self._thread.start()
 
-    def arrived(self) -> str | None:
+    def arrived(self) -> Secret | None:
         """The address that was visited, or None so far."""
         try:
             return self._visits.get_nowait()
@@ -248,7 +248,7 @@ class _Server6(_Server):
 class _Handler(BaseHTTPRequestHandler):
     path_wanted: ClassVar[str]
     home: ClassVar[str]
-    visits: ClassVar[queue.SimpleQueue[str]]
+    visits: ClassVar[queue.SimpleQueue[Secret]]
     timeout = 30
 
     def do_GET(self) -> None:
@@ -263,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(200, "Not signed in", "The provider said no. You can close this tab; your program tells more.")
         else:
             self._say(200, "Almost there", "You can close this tab and go back to where you came from.")
-        self.visits.put(f"{here.scheme}://{here.netloc}{self.path}")
+        self.visits.put(Secret(f"{here.scheme}://{here.netloc}{self.path}"))
 
     def _say(self, status: int, title: str, text: str) -> None:
         page = _PAGE.format(title=html.escape(title), text=html.escape(text)).encode()

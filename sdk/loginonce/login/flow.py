@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from ..client import Provider
 from ..errors import ConfigurationError
 from ..model import Secret
-from ..wire import Answer, TokenAnswer, judge_token
+from ..wire import Answer, Members, TokenAnswer, judge_token
 
 __all__ = [
     "ClientCredentialsFlow",
@@ -133,7 +133,7 @@ class HandedFlow(_Silent):
     def finish(self, wait: Waiter) -> SignedIn:
         """Take them over."""
         del wait
-        tokens = dict(self.tokens)
+        tokens = Members(self.tokens)
         only_refresh = not tokens.get("access_token")
         if only_refresh and not isinstance(tokens.get("refresh_token"), str):
             raise ConfigurationError("login(tokens=…) needs a refresh_token or an access_token in it")

@@ -80,7 +80,7 @@ def sign_in(
     *,
     flow: str | None = None,
     username: str | None = None,
-    password: Secret | None = None,
+    password: str | None = None,
     tokens: Mapping[str, Any] | None = None,
     timeout: float | None = None,
     presenter: Presenter | None = None,
@@ -115,7 +115,7 @@ def _way(
     scope: str,
     flow: str | None,
     username: str | None,
-    password: Secret | None,
+    password: str | None,
     tokens: Mapping[str, Any] | None,
     timeout: float | None,
     presenter: Presenter | None,
@@ -126,7 +126,7 @@ def _way(
     if tokens is not None:
         return HandedFlow(provider, tokens), presenter
     if username is not None:
-        return PasswordFlow(provider, username, password or Secret(""), scope), presenter
+        return PasswordFlow(provider, username, Secret(password or ""), scope), presenter
     if made.grant == "client_credentials":
         return ClientCredentialsFlow(provider, scope, made.resource), presenter
     where = {

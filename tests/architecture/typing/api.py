@@ -1,0 +1,69 @@
+"""The public API as a typed program uses it.  Never run: mypy reads it."""
+
+from typing import assert_type
+
+import requests
+
+import loginonce
+from loginonce import Account, FileStore, LoggedOut, LoginSource, MemoryStore, Policy, Session, TokenSet, TokenSource
+
+
+class Fixed:
+    """A source of somebody else's."""
+
+    def token(self, *, rejected: TokenSet | None = None) -> TokenSet:
+        raise loginonce.LoginRequired("none", reason="expired", hint="sign in")
+
+
+def program() -> None:
+    lab = Session(
+        "https://id.example.org",
+        client_id="notebook",
+        scope="openid",
+        store=FileStore("/tmp/x"),
+        origins=["https://files.example.org"],
+        server={"token_endpoint": "https://id.example.org/token"},
+        policy=Policy(window=60, lost="login"),
+    )
+    Session("lab", store="memory:")
+    Session("lab", store=MemoryStore())
+    assert_type(lab.login(), Account)
+    assert_type(lab.login("device", force=True, timeout=60), Account)
+    lab.login(username="ada", password="…")
+    lab.login(tokens={"access_token": "a", "expires_in": 60})
+    assert_type(lab.account, Account | None)
+    assert_type(lab.get("https://api.example.org"), requests.Response)
+    assert_type(lab.logout(), LoggedOut)
+    assert_type(lab.logout().revoked, bool)
+    assert_type(lab.source, LoginSource)
+    source: TokenSource = lab.source
+    assert_type(source.token(), TokenSet)
+    source = Fixed()
+    requests.get("https://api.example.org", auth=lab.auth, timeout=5)
+    plain: requests.Session = lab
+    plain.close()
+
+
+def errors() -> None:
+    try:
+        program()
+    except loginonce.LoginRequired as error:
+        assert_type(error.hint, str)
+        if error.reason == "expired":
+            pass
+    except loginonce.TransportError as error:
+        assert_type(error.retry_after, float | None)
+    except loginonce.ErrorResponse as error:
+        assert_type(error.error, str)
+        assert_type(error.status, int)
+    except TimeoutError:
+        pass
+
+
+def mistakes() -> None:
+    """Each of these is one, and is found (`--warn-unused-ignores` tells of one that is not)."""
+    Policy(lost="never")  # type: ignore[arg-type]
+    Session("lab", policy={"window": 1})  # type: ignore[arg-type]
+    TokenSet("plain", 0.0)  # type: ignore[arg-type]
+    Session("lab").source = Fixed()  # type: ignore[assignment]
+    raise loginonce.LoginRequired("x", reason="because")  # type: ignore[arg-type]

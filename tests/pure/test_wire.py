@@ -1,0 +1,859 @@
+"""The messages of the RFCs: what is sent, and what each kind of answer means."""
+
+import base64
+import json
+import time
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import unquote_plus
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loginonce.errors import ConfigurationError, ErrorResponse, InvalidGrant, ProtocolError
+from loginonce.model import AuthorizationServer, Client, Secret
+from loginonce.wire import (
+    LONGEST_RETRY_AFTER,
+    Answer,
+    Busy,
+    Challenge,
+    DeviceAuthorization,
+    Granted,
+    Lost,
+    Misconfigured,
+    Refused,
+    TokenAnswer,
+    authenticate,
+    bearer_challenge,
+    error_response,
+    judge_device_authorization,
+    judge_redirect,
+    judge_refresh,
+    judge_token,
+    metadata_urls,
+    origin,
+    parse_challenges,
+    read_metadata,
+    secure,
+    token_form,
+)
+
+NOW = 1_700_000_000.0
+ISSUER = "https://id.example.org"
+SERVER = AuthorizationServer(ISSUER)
+HTML = b"<!doctype html><title>502 Bad Gateway</title>"
+
+
+def told(status: int, body: object = b"", **headers: str) -> Answer:
+    """An answer; `retry_after="5"` is the header `retry-after: 5`."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+
+
+def tokens(**members: Any) -> dict[str, Any]:
+    """The members of a token answer; None leaves one out."""
+    whole = {"access_token": "access", "token_type": "Bearer", "expires_in": 300, "refresh_token": "refresh", **members}
+    return {name: value for name, value in whole.items() if value is not None}
+
+
+# ── a token request ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_form_leaves_out_what_is_not_there() -> None:
+    form = token_form("refresh_token", refresh_token="r", scope="", resource=None)
+    assert form == [("grant_type", "refresh_token"), ("refresh_token", "r")]
+
+
+SECRET = Secret("s3cr:t &é")
+
+
+@pytest.mark.parametrize(
+    ("method", "secret", "supported", "sent"),
+    [
+        (None, None, (), "nothing"),
+        ("none", None, (), "nothing"),
+        ("none", SECRET, (), "nothing"),
+        (None, SECRET, (), "basic"),
+        (None, SECRET, ("client_secret_post", "client_secret_basic"), "basic"),
+        (None, SECRET, ("private_key_jwt",), "basic"),
+        (None, SECRET, ("client_secret_post",), "post"),
+        ("client_secret_basic", SECRET, ("client_secret_post",), "basic"),
+        ("client_secret_post", SECRET, (), "post"),
+    ],
+)
+def test_a_client_says_who_it_is_as_configured_else_as_the_server_takes_it(
+    method: str | None, secret: Secret | None, supported: tuple[str, ...], sent: str
+) -> None:
+    server = AuthorizationServer(ISSUER, token_endpoint_auth_methods_supported=supported)
+    headers, form = authenticate(Client("my client", secret, method), server, [("a", "b")])
+    assert form[0] == ("a", "b")
+    assert (list(headers) == ["Authorization"], dict(form).get("client_secret"), dict(form).get("client_id")) == {
+        "nothing": (False, None, "my client"),
+        "basic": (True, None, None),
+        "post": (False, SECRET, "my client"),
+    }[sent]
+
+
+def test_basic_encodes_both_parts_before_it_joins_them() -> None:
+    headers, _ = authenticate(Client("my:client", SECRET), SERVER, [])
+    scheme, _, pair = headers["Authorization"].partition(" ")
+    name, _, secret = base64.b64decode(pair).decode().partition(":")
+    assert (scheme, unquote_plus(name), unquote_plus(secret)) == ("Basic", "my:client", SECRET)
+
+
+def test_what_basic_sends_does_not_show() -> None:
+    headers, _ = authenticate(Client("c", SECRET), SERVER, [])
+    assert headers["Authorization"] not in repr(headers)
+
+
+def test_a_form_that_is_authenticated_is_not_changed_in_place() -> None:
+    form = [("a", "b")]
+    authenticate(Client("c", SECRET, "client_secret_post"), SERVER, form)
+    assert form == [("a", "b")]
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "private_key_jwt"])
+def test_a_method_that_needs_a_secret_is_not_tried_without_one(method: str) -> None:
+    with pytest.raises(ConfigurationError, match="no client_secret"):
+        authenticate(Client("c", None, method), SERVER, [])
+
+
+def test_an_unknown_method_is_a_mistake_in_the_settings() -> None:
+    with pytest.raises(ConfigurationError, match="'magic'"):
+        authenticate(Client("c", SECRET, "magic"), SERVER, [])
+
+
+# ── what an answer to a refresh means ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        pytest.param(told(200, tokens()), Granted, id="tokens"),
+        pytest.param(told(201, tokens()), Granted, id="tokens, 201"),
+        pytest.param(told(200, tokens(refresh_token=None)), Granted, id="Google, Spotify: no refresh_token"),
+        pytest.param(told(200, tokens(token_type="DPoP")), Granted, id="odd type: saved first"),
+        pytest.param(told(200, tokens(error="")), Granted, id="an empty error is none"),
+        pytest.param(told(200, tokens(error=None) | {"error": None}), Granted, id="a null error is none"),
+        pytest.param(told(200, {"error": "bad_refresh_token", "error_description": "…"}), Refused, id="GitHub: 200"),
+        pytest.param(told(400, {"error": "invalid_grant"}), Refused, id="invalid_grant"),
+        pytest.param(
+            told(400, {"error": "invalid_grant", "error_description": "Stale token"}), Refused, id="Keycloak: stale"
+        ),
+        pytest.param(
+            told(400, {"error": "invalid_grant", "error_description": "Session not active"}),
+            Refused,
+            id="Keycloak: ended",
+        ),
+        pytest.param(told(403, {"error": "invalid_grant"}), Refused, id="Auth0: 403"),
+        pytest.param(told(401, {"error": "invalid_grant"}), Refused, id="invalid_grant with 401"),
+        pytest.param(told(400, {"error": "invalid_request"}), Refused, id="Dex: invalid_request"),
+        pytest.param(told(400), Refused, id="empty 400"),
+        pytest.param(told(400, b" \r\n"), Refused, id="blank 400"),
+        pytest.param(told(401, {"error": "invalid_client"}), Misconfigured, id="invalid_client"),
+        pytest.param(told(400, {"error": "invalid_client"}), Misconfigured, id="invalid_client with 400"),
+        pytest.param(told(200, {"error": "invalid_client"}), Misconfigured, id="invalid_client with 200"),
+        pytest.param(told(400, {"error": "unauthorized_client"}), Misconfigured, id="unauthorized_client"),
+        pytest.param(told(400, {"error": "unsupported_grant_type"}), Misconfigured, id="unsupported_grant_type"),
+        pytest.param(told(400, {"error": "invalid_scope"}), Misconfigured, id="invalid_scope"),
+        pytest.param(told(400, {"error": "invalid_target"}), Misconfigured, id="invalid_target"),
+        pytest.param(told(400, {"error": "use_dpop_nonce"}), Misconfigured, id="use_dpop_nonce"),
+        pytest.param(told(401), Misconfigured, id="empty 401"),
+        pytest.param(told(404, {"error": "Realm does not exist"}), Misconfigured, id="Keycloak: no such realm"),
+        pytest.param(told(404, HTML), Misconfigured, id="no such address"),
+        pytest.param(told(405, HTML), Misconfigured, id="no such method"),
+        pytest.param(told(410), Misconfigured, id="gone"),
+        pytest.param(told(429), Busy, id="429"),
+        pytest.param(told(429, {"error": "invalid_grant"}), Busy, id="429 whatever it says"),
+        pytest.param(told(503, HTML), Busy, id="503"),
+        pytest.param(told(400, {"error": "temporarily_unavailable"}), Busy, id="temporarily_unavailable"),
+        pytest.param(told(400, {"error": "slow_down"}), Busy, id="slow_down"),
+        pytest.param(told(403, {"error": "too_many_requests"}), Busy, id="Auth0: too_many_requests"),
+        pytest.param(told(500, {"error": "temporarily_unavailable"}), Busy, id="temporarily_unavailable with 500"),
+        pytest.param(told(400, {"error": "server_error"}), Lost, id="server_error with 400"),
+        pytest.param(told(500, {"error": "server_error"}), Lost, id="server_error"),
+        pytest.param(told(500, {"error": "invalid_grant"}), Lost, id="500 whatever it says"),
+        pytest.param(told(502, HTML), Lost, id="HTML 502"),
+        pytest.param(told(504), Lost, id="504"),
+        pytest.param(told(408), Lost, id="408"),
+        pytest.param(told(200, HTML), Lost, id="HTML 200: a captive portal"),
+        pytest.param(told(200), Lost, id="empty 200"),
+        pytest.param(told(204), Lost, id="204"),
+        pytest.param(told(200, b'{"access_token": "abc'), Lost, id="cut short"),
+        pytest.param(told(200, b"\xff\xfe\xfd"), Lost, id="not UTF-8"),
+        pytest.param(told(200, b"[" * 100_000), Lost, id="too deep"),
+        pytest.param(told(200, b'{"expires_in": ' + b"9" * 5000 + b"}"), Lost, id="a number without end"),
+        pytest.param(told(200, [tokens()]), Lost, id="a list"),
+        pytest.param(told(200, tokens(access_token=None)), Lost, id="no access_token"),
+        pytest.param(told(200, tokens(access_token="")), Lost, id="empty access_token"),
+        pytest.param(told(200, tokens(access_token=5)), Lost, id="access_token that is no text"),
+        pytest.param(told(200, tokens(access_token="a\r\nX-Evil: 1")), Lost, id="access_token with a line end"),
+        pytest.param(told(200, tokens(access_token="ä")), Lost, id="access_token beyond ASCII"),
+        pytest.param(told(302, location="https://elsewhere"), Lost, id="redirect"),
+        pytest.param(told(400, HTML), Lost, id="HTML 400"),
+        pytest.param(told(403, HTML), Lost, id="HTML 403: a firewall"),
+        pytest.param(told(403), Lost, id="empty 403"),
+        pytest.param(told(400, {"message": "no"}), Lost, id="JSON without an error"),
+        pytest.param(told(400, {"error": {"code": 5}}), Lost, id="an error that is no text"),
+        pytest.param(told(418, {"error": "invalid_grant"}), Lost, id="a status that OAuth does not know"),
+    ],
+)
+def test_an_answer_to_a_refresh_is_classified_by_error_then_status(answer: Answer, kind: type) -> None:
+    assert type(judge_refresh(answer, NOW)) is kind
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(told(403, {"status": 403, "error": "Forbidden", "path": "/token"}), id="Spring's own error page"),
+        pytest.param(told(401, {"statusCode": 401, "error": "Unauthorized"}), id="an API gateway"),
+        pytest.param(told(400, {"error": "Bad Request"}), id="a proxy"),
+        pytest.param(told(400, {"error": "unknown_error"}), id="Keycloak's word for an exception"),
+        pytest.param(told(403, {"error": "\u200b"}), id="a word without a letter"),
+    ],
+)
+def test_an_error_that_no_rfc_knows_does_not_end_a_login(answer: Answer) -> None:
+    assert not isinstance(judge_refresh(answer, NOW), Refused)
+
+
+def test_a_refusal_tells_what_the_provider_said() -> None:
+    body = {"error": "invalid_grant", "error_description": "Token is not active"}
+    assert judge_refresh(told(400, body), NOW) == Refused("invalid_grant", "invalid_grant (Token is not active)")
+
+
+def test_an_empty_400_counts_as_invalid_grant() -> None:
+    assert judge_refresh(told(400), NOW) == Refused("invalid_grant", "HTTP 400 without an OAuth error")
+
+
+def test_what_a_provider_says_cannot_draw_on_a_terminal_or_fill_it() -> None:
+    reply = judge_refresh(told(400, {"error": "a\x1b[2Jb\n" * 50, "error_description": "\x07c" * 900}), NOW)
+    assert isinstance(reply, Lost)
+    assert reply.detail.isprintable()
+    assert len(reply.detail) == 80 + 300 + 3
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("5", 5.0),
+        (" 120 ", 120.0),
+        ("99999999999999999999", LONGEST_RETRY_AFTER),
+        (formatdate(NOW + 90, usegmt=True), 90.0),
+        (formatdate(NOW + 90), 90.0),
+        (formatdate(NOW - 90, usegmt=True), 0.0),
+        (formatdate(NOW + 1e6, usegmt=True), LONGEST_RETRY_AFTER),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("Wed, 99 Foo 2023 99:99:99 GMT", None),
+        ("Mon, 01 Jan 99999999 00:00:00 GMT", None),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_read_as_seconds_or_as_a_date(status: int, value: str, seconds: float | None) -> None:
+    reply = judge_refresh(told(status, retry_after=value), NOW)
+    assert isinstance(reply, Busy)
+    assert reply.retry_after == seconds
+
+
+def test_without_retry_after_nothing_is_known() -> None:
+    assert judge_refresh(told(429), NOW) == Busy("HTTP 429 without an OAuth error", None)
+
+
+def test_a_retry_after_in_digits_that_are_none_is_ignored() -> None:
+    assert judge_refresh(told(429, retry_after="²"), NOW) == Busy("HTTP 429 without an OAuth error", None)
+
+
+# ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (300, 300.0),
+        (0.5, 0.5),
+        ("300", 300.0),
+        (" 300 ", 300.0),
+        (None, None),
+        ("soon", None),
+        ("", None),
+        (0, None),
+        (-1, None),
+        ("-1", None),
+        (float("nan"), None),
+        ("nan", None),
+        (float("inf"), None),
+        ("1e400", None),
+        (1e300, None),
+        (10**400, None),
+        (True, None),
+        ([300], None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("name", ["expires_in", "refresh_expires_in", "refresh_token_expires_in"])
+def test_a_life_is_read_as_a_number_or_a_text_and_nonsense_is_not_known(
+    name: str, value: object, seconds: float | None
+) -> None:
+    answer = judge_token(told(200, tokens(expires_in=None) | {name: value}))
+    assert (answer.expires_in if name == "expires_in" else answer.refresh_expires_in) == seconds
+
+
+def test_keycloaks_zero_gives_way_to_what_else_is_said() -> None:
+    assert judge_token(told(200, tokens(refresh_expires_in=0, refresh_token_expires_in=60))).refresh_expires_in == 60
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("Bearer", "Bearer"),
+        ("bearer", "Bearer"),
+        ("BEARER", "Bearer"),
+        (None, "Bearer"),
+        ("", "Bearer"),
+        (5, "Bearer"),
+        ("DPoP", "DPoP"),
+        ("N_A", "N_A"),
+        ("x\x1b" * 100, "x" * 40),
+    ],
+)
+def test_a_token_type_is_bearer_in_any_case_and_an_odd_one_is_kept(value: object, kept: str) -> None:
+    assert judge_token(told(200, tokens(token_type=None) | {"token_type": value})).token_type == kept
+
+
+@pytest.mark.parametrize(
+    ("value", "scope"), [("a b", "a b"), (["a", "b"], "a b"), (["a", 5, None], "a"), (None, ""), (5, ""), ([], "")]
+)
+def test_a_scope_is_a_text_or_a_list(value: object, scope: str) -> None:
+    assert judge_token(told(200, tokens(scope=value))).scope == scope
+
+
+@pytest.mark.parametrize("name", ["refresh_token", "id_token"])
+@pytest.mark.parametrize(("value", "kept"), [("t", "t"), ("", None), (None, None), (5, None), (["t"], None)])
+def test_a_further_token_is_a_text_or_not_there(name: str, value: object, kept: str | None) -> None:
+    assert getattr(judge_token(told(200, tokens() | {name: value})), name) == kept
+
+
+def test_tokens_are_secrets_from_the_start() -> None:
+    answer = judge_token(told(200, tokens(access_token="canary-1", refresh_token="canary-2", id_token="canary-3")))
+    assert "canary" not in repr(answer)
+
+
+def test_a_token_set_counts_from_when_it_was_asked_for() -> None:
+    made = TokenAnswer(Secret("a"), expires_in=60.0).token_set(NOW, scope="s", resource="r", for_scope="f")
+    assert (made.received_at, made.expires_at, made.scope, made.resource, made.for_scope) == (
+        NOW,
+        NOW + 60,
+        "s",
+        "r",
+        "f",
+    )
+
+
+def test_a_token_set_without_a_life_has_no_end() -> None:
+    assert TokenAnswer(Secret("a")).token_set(NOW, scope="").expires_at is None
+
+
+def test_a_token_set_prefers_what_the_answer_says() -> None:
+    given_ = TokenAnswer(Secret("a"), scope="said", id_token=Secret("new"))
+    made = given_.token_set(NOW, scope="asked", id_token=Secret("old"))
+    assert (made.scope, made.id_token) == ("said", "new")
+
+
+@pytest.mark.parametrize(("life", "end"), [(None, None), (60.0, NOW + 60)])
+def test_a_refresh_token_ends_when_the_provider_says_so(life: float | None, end: float | None) -> None:
+    assert TokenAnswer(Secret("a"), refresh_expires_in=life).refresh_expires_at(NOW) == end
+
+
+# ── any other grant ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (told(400, {"error": "invalid_grant"}), InvalidGrant),
+        (told(200, {"error": "bad_refresh_token"}), InvalidGrant),
+        (told(400, {"error": "expired_token"}), InvalidGrant),
+        (told(400, {"error": "authorization_pending"}), ErrorResponse),
+        (told(400, {"error": "access_denied"}), ErrorResponse),
+        (told(401, {"error": "invalid_client"}), ErrorResponse),
+        (told(200, tokens(error="access_denied")), ErrorResponse),
+        (told(502, HTML), ErrorResponse),
+        (told(302), ErrorResponse),
+        (told(200, HTML), ProtocolError),
+        (told(200, {}), ProtocolError),
+        (told(200, []), ProtocolError),
+        (told(200, tokens(access_token="a b")), ProtocolError),
+    ],
+)
+def test_any_other_grant_raises_what_its_answer_means(answer: Answer, kind: type[Exception]) -> None:
+    with pytest.raises((ErrorResponse, ProtocolError)) as caught:
+        judge_token(answer)
+    assert type(caught.value) is kind
+
+
+def test_an_error_holds_the_members_of_the_answer() -> None:
+    body = {"error": "access_denied", "error_description": "no", "error_uri": "https://e", "state": "x"}
+    error = error_response(told(403, body), "signing in")
+    assert str(error) == "signing in: access_denied (no)"
+    members = (error.error, error.error_description, error.error_uri, error.status)
+    assert members == ("access_denied", "no", "https://e", 403)
+
+
+@pytest.mark.parametrize("body", [HTML, b"", {}, {"error": 5}, [1]])
+def test_an_error_without_members_tells_the_status(body: object) -> None:
+    error = error_response(told(502, body), "signing in")
+    assert (str(error), error.error, error.status) == ("signing in: HTTP 502 without an OAuth error", "", 502)
+
+
+# ── the authorization endpoint's answer ──────────────────────────────────────────────────────────────────
+
+REDIRECT = "http://127.0.0.1:8080/callback"
+
+
+def redirected(query: str, *, base: str = REDIRECT, state: str = "st", promised: bool = False) -> str:
+    server = AuthorizationServer(ISSUER, authorization_response_iss_parameter_supported=promised)
+    return judge_redirect(base + query, state=state, server=server, redirect_uri=REDIRECT)
+
+
+@pytest.mark.parametrize(
+    ("query", "promised"),
+    [
+        ("?code=abc&state=st", False),
+        ("?state=st&code=abc&session_state=x", False),
+        (f"?code=abc&state=st&iss={ISSUER}", False),
+        (f"?code=abc&state=st&iss={ISSUER}", True),
+        ("?code=abc&state=st#fragment", False),
+    ],
+)
+def test_a_code_comes_with_our_state_and_from_this_provider(query: str, promised: bool) -> None:
+    code = redirected(query, promised=promised)
+    assert (code, repr(code) != repr(str(code))) == ("abc", True)
+
+
+@pytest.mark.parametrize(
+    ("query", "promised", "why"),
+    [
+        ("?code=abc", False, "state"),
+        ("?code=abc&state=", False, "state"),
+        ("?code=abc&state=other", False, "state"),
+        ("?error=access_denied&state=other", False, "state"),
+        ("?code=abc&state=st", True, "promises"),
+        ("?error=access_denied&state=st", True, "promises"),
+        ("?code=abc&state=st&iss=https://evil.example", False, "came from"),
+        ("?code=abc&state=st&iss=https://evil.example", True, "came from"),
+        (f"?code=abc&state=st&iss={ISSUER}/", True, "came from"),
+        ("?state=st", False, "neither a code nor an error"),
+        ("?state=st&code=", False, "neither a code nor an error"),
+    ],
+)
+def test_an_answer_that_is_not_ours_or_not_from_this_provider_is_refused(query: str, promised: bool, why: str) -> None:
+    with pytest.raises(ProtocolError, match=why):
+        redirected(query, promised=promised)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "https://127.0.0.1:8080/callback",
+        "http://127.0.0.1:8081/callback",
+        "http://127.0.0.1:8080/other",
+        "http://evil@127.0.0.1:8080/callback",
+        "http://evil.example/callback",
+        "",
+        "hello",
+    ],
+)
+def test_an_address_that_is_not_the_one_we_return_to_is_refused(base: str) -> None:
+    with pytest.raises(ProtocolError, match="not the address"):
+        redirected("?code=abc&state=st", base=base)
+
+
+@pytest.mark.parametrize("base", ["http://[::1", "http://[no]/callback"])
+def test_an_address_that_is_none_is_refused_like_any_other(base: str) -> None:
+    with pytest.raises(ProtocolError):
+        redirected("?code=abc&state=st", base=base)
+
+
+def test_a_no_of_the_provider_is_an_error_response() -> None:
+    with pytest.raises(ErrorResponse) as caught:
+        redirected("?error=access_denied&error_description=not+today&error_uri=https://e&state=st")
+    error = caught.value
+    assert (error.error, error.error_description, error.error_uri) == ("access_denied", "not today", "https://e")
+    assert str(error) == "the provider did not sign in: access_denied (not today)"
+
+
+# ── device authorization ─────────────────────────────────────────────────────────────────────────────────
+
+DEVICE = {
+    "device_code": "d",
+    "user_code": "ABCD",
+    "verification_uri": "https://id/device",
+    "expires_in": 900,
+    "interval": 7,
+}
+
+
+def device(**members: Any) -> Answer:
+    return told(200, {name: value for name, value in {**DEVICE, **members}.items() if value is not None})
+
+
+def test_a_device_answer_is_read() -> None:
+    read = judge_device_authorization(device(verification_uri_complete="https://id/device?c=ABCD"))
+    assert read == DeviceAuthorization(
+        Secret("d"), "ABCD", "https://id/device", "https://id/device?c=ABCD", 900.0, 7.0
+    )  # fmt: skip
+
+
+def test_a_device_code_does_not_show() -> None:
+    assert "canary" not in repr(judge_device_authorization(device(device_code="canary")))
+
+
+def test_google_calls_the_address_by_another_name() -> None:
+    read = judge_device_authorization(device(verification_uri=None, verification_url="https://google/device"))
+    assert (read.verification_uri, read.verification_uri_complete) == ("https://google/device", "")
+
+
+@pytest.mark.parametrize(("name", "value"), [("interval", 5.0), ("expires_in", 600.0)])
+@pytest.mark.parametrize("said", [None, 0, "soon"])
+def test_a_device_answer_without_a_time_has_the_usual_one(name: str, value: float, said: object) -> None:
+    assert getattr(judge_device_authorization(device(**{name: said})), name) == value
+
+
+@pytest.mark.parametrize("name", ["device_code", "user_code", "verification_uri"])
+@pytest.mark.parametrize("value", [None, 5, ["x"]])
+def test_a_device_answer_that_lacks_a_member_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ProtocolError, match="lacks"):
+        judge_device_authorization(device(**{name: value}))
+
+
+@pytest.mark.parametrize("name", ["device_code", "user_code"])
+def test_a_device_answer_with_an_empty_member_is_refused(name: str) -> None:
+    with pytest.raises(ProtocolError):
+        judge_device_authorization(device(**{name: ""}))
+
+
+@pytest.mark.parametrize("name", ["verification_uri", "verification_uri_complete"])
+@pytest.mark.parametrize("value", ["javascript:alert(1)", "file:///etc/passwd", "id.example.org/device"])
+def test_a_verification_address_is_a_web_address(name: str, value: str) -> None:
+    with pytest.raises(ProtocolError, match="not a web address"):
+        judge_device_authorization(device(**{name: value}))
+
+
+def test_a_verification_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ProtocolError):
+        judge_device_authorization(device(verification_uri="https://[id"))
+
+
+def test_a_complete_address_that_is_no_text_is_left_out() -> None:
+    assert judge_device_authorization(device(verification_uri_complete=5)).verification_uri_complete == ""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [told(400, {"error": "invalid_client"}), told(200, {"error": "x"}), told(404, HTML), told(200, HTML), told(302)],
+)
+def test_a_device_answer_that_is_an_error_says_so(answer: Answer) -> None:
+    with pytest.raises(ErrorResponse, match="did not begin a device sign-in"):
+        judge_device_authorization(answer)
+
+
+# ── an API's challenge ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("header", "challenges"),
+    [
+        ("", []),
+        (" , ,", []),
+        ("Bearer", [("bearer", {})]),
+        ("BEARER realm=x", [("bearer", {"realm": "x"})]),
+        ('Bearer realm="a b", error="invalid_token"', [("bearer", {"realm": "a b", "error": "invalid_token"})]),
+        ('Bearer Realm = "x" , Error = y', [("bearer", {"realm": "x", "error": "y"})]),
+        (r'Bearer realm="a \"quoted\" \\ b"', [("bearer", {"realm": r'a "quoted" \ b'})]),
+        ('Bearer realm="a, Basic realm=b"', [("bearer", {"realm": "a, Basic realm=b"})]),
+        ("Bearer error=a, error=b", [("bearer", {"error": "a"})]),
+        ("Basic, Bearer error=x", [("basic", {}), ("bearer", {"error": "x"})]),
+        ('Basic realm="a", Bearer error="x", DPoP algs="ES256"',
+         [("basic", {"realm": "a"}), ("bearer", {"error": "x"}), ("dpop", {"algs": "ES256"})]),
+        ("Negotiate YWJj=, Bearer error=x", [("negotiate", {}), ("bearer", {"error": "x"})]),
+        ("Negotiate YWJj==, Bearer error=x", [("negotiate", {}), ("bearer", {"error": "x"})]),
+        ("Negotiate a/b+c", [("negotiate", {})]),
+        ("NTLM, Negotiate, Bearer", [("ntlm", {}), ("negotiate", {}), ("bearer", {})]),
+        ("Bearer , error=x", [("bearer", {"error": "x"})]),
+        ('Bearer error="open', [("bearer", {})]),
+        ("Bearer error=x, @@@, Basic", [("bearer", {"error": "x"})]),
+        ('"quoted"', []),
+        ("error=x", []),
+    ],
+)  # fmt: skip
+def test_challenges_are_read_one_by_one(header: str, challenges: list[tuple[str, dict[str, str]]]) -> None:
+    assert parse_challenges(header) == [Challenge(scheme, parameters) for scheme, parameters in challenges]
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ('Basic realm="a", Bearer error="invalid_token"', {"error": "invalid_token"}),
+        ("DPoP error=use_dpop_nonce, Bearer error=x", {"error": "use_dpop_nonce"}),
+        ("Basic realm=a", None),
+        ("", None),
+    ],
+)
+def test_the_challenge_that_concerns_us_is_found_among_others(header: str, found: dict[str, str] | None) -> None:
+    assert bearer_challenge(header) == found
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=80) | st.text(alphabet='aB=", \t\\/~\x00é', max_size=80))
+def test_no_challenge_makes_the_reading_fail(header: str) -> None:
+    assert all(challenge.scheme == challenge.scheme.lower() for challenge in parse_challenges(header))
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "a ",
+        "a,",
+        "=",
+        '"',
+        "a=",
+        'a="',
+        'a="b" ',
+        "\\",
+        'a="\\',
+        " ",
+        "\t,",
+        "a= ",
+        "a b/",
+        "a =",
+        "a b= ,",
+        "a=b,",
+    ],
+)
+@pytest.mark.parametrize("start", ["", "Bearer ", 'Bearer a="'])
+def test_a_long_challenge_is_read_in_linear_time(start: str, piece: str) -> None:
+    began = time.process_time()
+    parse_challenges(start + piece * 20_000)
+    assert time.process_time() - began < 2.0
+
+
+# ── what the provider says of itself ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("issuer", "openid", "oauth"),
+    [
+        (
+            "https://id.example.org",
+            "https://id.example.org/.well-known/openid-configuration",
+            "https://id.example.org/.well-known/oauth-authorization-server",
+        ),
+        (
+            "https://id.example.org/realms/lab/",
+            "https://id.example.org/realms/lab/.well-known/openid-configuration",
+            "https://id.example.org/.well-known/oauth-authorization-server/realms/lab",
+        ),
+    ],
+)
+def test_the_two_documents_are_where_their_specifications_put_them(issuer: str, openid: str, oauth: str) -> None:
+    assert metadata_urls(issuer) == (openid, oauth)
+
+
+def test_the_first_document_that_has_a_member_decides_and_the_caller_before_all() -> None:
+    documents = [
+        {"issuer": ISSUER, "token_endpoint": ISSUER + "/1"},
+        {
+            "issuer": ISSUER,
+            "token_endpoint": ISSUER + "/2",
+            "jwks_uri": ISSUER + "/2",
+            "userinfo_endpoint": ISSUER + "/2",
+        },
+    ]
+    server = read_metadata(ISSUER, documents, {"jwks_uri": ISSUER + "/0"})
+    assert (server.token_endpoint, server.jwks_uri, server.userinfo_endpoint) == (
+        ISSUER + "/1",
+        ISSUER + "/0",
+        ISSUER + "/2",
+    )
+
+
+def test_without_documents_the_overrides_are_all_that_is_known() -> None:
+    assert read_metadata(ISSUER, [], {"token_endpoint": ISSUER + "/t"}) == AuthorizationServer(ISSUER, ISSUER + "/t")
+
+
+def test_a_slash_at_the_end_is_no_other_issuer_and_the_documents_spelling_counts() -> None:
+    assert read_metadata(ISSUER, [{"issuer": ISSUER + "/"}], {}).issuer == ISSUER + "/"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("scopes_supported", ["a", "b"], ("a", "b")),
+        ("scopes_supported", [], ()),
+        ("scopes_supported", ["a", 5], ()),
+        ("scopes_supported", "a b", ()),
+        ("authorization_response_iss_parameter_supported", True, True),
+        ("authorization_response_iss_parameter_supported", False, False),
+        ("authorization_response_iss_parameter_supported", "true", False),
+        ("token_endpoint", 5, ""),
+        ("token_endpoint", "", ""),
+        ("token_endpoint", None, ""),
+    ],
+)
+def test_a_member_of_the_wrong_type_is_as_good_as_missing(name: str, value: object, read: object) -> None:
+    assert getattr(read_metadata(ISSUER, [{"issuer": ISSUER, name: value}], {}), name) == read
+
+
+def test_a_member_that_is_missing_in_one_document_by_its_type_is_taken_from_the_next() -> None:
+    documents = [{"issuer": ISSUER, "token_endpoint": 5}, {"issuer": ISSUER, "token_endpoint": ISSUER + "/t"}]
+    assert read_metadata(ISSUER, documents, {}).token_endpoint == ISSUER + "/t"
+
+
+def test_members_that_nobody_needs_are_ignored() -> None:
+    assert read_metadata(ISSUER, [{"issuer": ISSUER, "check_session_iframe": "http://x"}], {}) == SERVER
+
+
+@pytest.mark.parametrize("named", ["https://evil.example", "http://id.example.org", ISSUER + "/realms/a", None, 5, ""])
+def test_a_document_of_another_issuer_is_refused(named: object) -> None:
+    with pytest.raises(ProtocolError, match="says that it is of"):
+        read_metadata(ISSUER, [{"issuer": ISSUER}, {"issuer": named}], {})
+
+
+def test_an_override_that_is_no_member_is_a_mistake() -> None:
+    with pytest.raises(ConfigurationError, match="aa, tokenendpoint"):
+        read_metadata(ISSUER, [], {"tokenendpoint": "x", "aa": "x"})
+
+
+@pytest.mark.parametrize(
+    "override",
+    [{"token_endpoint": 5}, {"scopes_supported": "a b"}, {"issuer": "https://other.example"}],
+    ids=lambda override: next(iter(override)),
+)
+def test_an_override_that_cannot_be_used_is_a_mistake(override: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        read_metadata(ISSUER, [{"issuer": ISSUER}], override)
+
+
+@pytest.mark.parametrize("name", ["token_endpoint", "jwks_uri", "revocation_endpoint", "end_session_endpoint"])
+@pytest.mark.parametrize("url", ["http://id.example.org/x", "ftp://x", "x", "https://"])
+def test_an_end_point_that_is_neither_https_nor_here_is_refused(name: str, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        read_metadata(ISSUER, [{"issuer": ISSUER, name: url}], {})
+
+
+def test_an_end_point_that_is_no_address_is_refused_like_any_other() -> None:
+    try:
+        read_metadata(ISSUER, [{"issuer": ISSUER, "token_endpoint": "https://["}], {})
+    except ConfigurationError:
+        return
+    pytest.fail("it was accepted")
+
+
+def test_an_issuer_in_the_clear_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="issuer"):
+        read_metadata("http://id.example.org", [], {})
+
+
+@pytest.mark.parametrize(
+    ("url", "safe"),
+    [
+        ("https://api.example.org/x", True),
+        ("HTTPS://api.example.org", True),
+        ("https://", False),
+        ("http://127.0.0.1:5000/x", True),
+        ("http://127.9.9.9", True),
+        ("http://[::1]:5000", True),
+        ("http://localhost:5000", True),
+        ("http://app.localhost", True),
+        ("http://api.example.org", False),
+        ("http://127.0.0.1.evil.example", False),
+        ("http://127.0.0.1@evil.example", False),
+        ("http://localhost.evil.example", False),
+        ("http://evillocalhost", False),
+        ("http://0.0.0.0", False),
+        ("http://10.0.0.1", False),
+        ("http://", False),
+        ("ftp://127.0.0.1", False),
+        ("//127.0.0.1", False),
+        ("", False),
+    ],
+)
+def test_a_secret_travels_by_https_or_stays_on_this_machine(url: str, safe: bool) -> None:
+    assert secure(url) is safe
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("https://api.example.org", True),
+        ("https://API.example.org:443/x?y#z", True),
+        ("https://user@api.example.org/", True),
+        ("http://api.example.org", False),
+        ("https://api.example.org:8443", False),
+        ("https://api.example.org.evil.example", False),
+        ("other://api.example.org", False),
+        ("", False),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(url: str, same: bool) -> None:
+    assert (origin(url) == "https://api.example.org:443") is same
+
+
+# ── whatever comes ───────────────────────────────────────────────────────────────────────────────────────
+
+names = st.sampled_from(
+    ["error", "error_description", "access_token", "refresh_token", "id_token", "token_type", "expires_in", "scope",
+     "refresh_expires_in", "device_code", "user_code", "verification_uri", "verification_uri_complete", "interval"]
+)  # fmt: skip
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+likely = st.sampled_from(["invalid_grant", "server_error", "a", "https://id/x", 5, "5", ["a"], "", "é\n"])
+bodies = st.binary(max_size=40) | st.dictionaries(names, anything | likely, max_size=6).map(
+    lambda members: json.dumps(members).encode()
+)
+statuses = st.sampled_from([200, 201, 204, 302, 400, 401, 403, 404, 408, 410, 418, 429, 500, 502, 503])
+retry_afters = st.text(alphabet=st.characters(max_codepoint=127), max_size=30)
+
+
+@settings(max_examples=300, deadline=None)
+@given(statuses, bodies, retry_afters)
+def test_any_answer_to_a_refresh_has_a_meaning(status: int, body: bytes, after: str) -> None:
+    reply = judge_refresh(Answer(status, {"retry-after": after}, body), NOW)
+    assert isinstance(reply, Granted | Refused | Lost | Busy | Misconfigured)
+    if isinstance(reply, Granted):
+        assert reply.answer.access_token.isascii()
+        assert not {" ", "\r", "\n"} & set(reply.answer.access_token)
+        assert reply.answer.expires_in is None or 0 < reply.answer.expires_in < 1e10
+    if isinstance(reply, Refused):
+        assert status < 500
+    if isinstance(reply, Busy):
+        assert reply.retry_after is None or 0 <= reply.retry_after <= LONGEST_RETRY_AFTER
+
+
+@settings(max_examples=200, deadline=None)
+@given(statuses, bodies)
+def test_any_other_answer_is_tokens_or_a_documented_error(status: int, body: bytes) -> None:
+    try:
+        assert isinstance(judge_token(told(status, body)), TokenAnswer)
+    except (ErrorResponse, ProtocolError) as error:
+        assert str(error).isprintable()
+
+
+@settings(max_examples=200, deadline=None)
+@given(statuses, bodies)
+def test_any_device_answer_is_a_prompt_or_a_documented_error(status: int, body: bytes) -> None:
+    try:
+        read = judge_device_authorization(told(status, body))
+    except (ErrorResponse, ProtocolError) as error:
+        assert str(error).isprintable()
+    else:
+        assert (read.user_code + read.verification_uri + read.verification_uri_complete).isprintable()
+        assert read.interval > 0 < read.expires_in
