@@ -10,11 +10,13 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import requests
 from requests.auth import AuthBase
+from requests.cookies import extract_cookies_to_jar
 from requests.utils import rewind_body
 
 from .model import Secret, TokenSet
@@ -41,14 +43,17 @@ def take_off(request: requests.PreparedRequest) -> None:
 
 
 def forget(error: BaseException) -> None:
-    """Clear the local variables of finished frames behind an error: http.client's hold the raw header."""
+    """Clear the local variables of the frames that sent a request: http.client's hold the raw header."""
     seen: set[int] = set()
     following: list[BaseException | None] = [error]
     while following:
         current = following.pop()
         if current is not None and id(current) not in seen:
             seen.add(id(current))
-            traceback.clear_frames(current.__traceback__)
+            for frame, _ in traceback.walk_tb(current.__traceback__):
+                if frame.f_globals.get("__name__", "").partition(".")[0] in ("http", "requests", "urllib3"):
+                    with suppress(RuntimeError):  # it is still running: this very call came by it
+                        frame.clear()
             following += [current.__cause__, current.__context__]
 
 
@@ -73,22 +78,32 @@ def answer_401(
     response.content  # noqa: B018 - read to its end, so that the connection can be used again
     response.close()
     began = time.perf_counter()
-    put_on(request, newer)
+    repeated = request.copy()
+    _with_cookies_of(response, repeated)
+    put_on(repeated, newer)
     try:
-        again = send(request)
+        again = send(repeated)
     except BaseException as error:
         forget(error)
         raise
-    finally:
-        take_off(request)
+    again.request = request
     again.elapsed = response.elapsed + timedelta(seconds=time.perf_counter() - began)
     return again
+
+
+def _with_cookies_of(response: requests.Response, repeated: requests.PreparedRequest) -> None:
+    """The cookies that the 401 brought go along, as with the other authentications of requests."""
+    jar = getattr(repeated, "_cookies", None)
+    if jar is not None and response.headers.get("Set-Cookie"):
+        extract_cookies_to_jar(jar, repeated, response.raw)  # type: ignore[no-untyped-call]  # requests'
+        repeated.headers.pop("Cookie", None)
+        repeated.prepare_cookies(jar)
 
 
 def _rewound(request: requests.PreparedRequest) -> bool:
     """Whether the body is as it was before it was sent."""
     body: Any = request.body
-    if body is None or isinstance(body, bytes | str):
+    if body is None or isinstance(body, bytes | bytearray | str):
         return True
     if isinstance(getattr(request, "_body_position", None), int):  # requests has no public word for it
         try:

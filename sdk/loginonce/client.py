@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from . import idtoken, wire
-from .errors import ConfigurationError, ErrorResponse, LoginonceError, ProtocolError, StoreError, TransportError
+from .errors import ConfigurationError, ErrorResponse, LoginonceError, ProtocolError, TransportError
 from .model import AuthorizationServer, Client, Grant, Secret
 from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
@@ -89,7 +89,7 @@ class Provider:
                 return []
             documents = json.loads(found[0])
             wire.read_metadata(self._discovery.issuer, documents, {})
-        except (OSError, ValueError, TypeError, AttributeError, StoreError, LoginonceError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError, LoginonceError):
             return []
         return list(documents)
 
@@ -102,13 +102,14 @@ class Provider:
             )
         documents: list[dict[str, Any]] = []
         unreachable: TransportError | None = None
-        oddity = ""
+        whole, oddity = True, ""
         for url in wire.metadata_urls(issuer):
             try:
                 answer = self._transport.get(url, budget=BUDGET)
             except TransportError as error:
                 unreachable = error
                 continue
+            whole = whole and answer.status < 500 and answer.status not in (408, 429)
             if answer.status == 200:
                 try:
                     document = json.loads(answer.body)
@@ -122,7 +123,8 @@ class Provider:
                 oddity = f"{url} redirects to {answer.headers.get('location', '?')[:200]}: use that as the issuer"
         if documents:
             wire.read_metadata(issuer, documents, self._discovery.overrides)
-            self._keep(documents)
+            if whole and unreachable is None:  # else half of it would pass for the whole for a day
+                self._keep(documents)
         elif not self._discovery.overrides.get("token_endpoint"):
             if unreachable is not None:
                 raise TransportError(f"{issuer} cannot be reached: {unreachable}")
@@ -172,6 +174,7 @@ class Provider:
             headers, form = wire.authenticate(self.client, self.server, form)
             answer = self._transport.post(self.server.token_endpoint, form, headers, budget=budget)
         except NeverSent as error:
+            self.forget_server()  # its end point may have moved
             return wire.Unsent(str(error))
         except AnswerLost as error:
             return wire.Lost(str(error))
@@ -227,14 +230,17 @@ class Provider:
 
     # ── who ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def identify(self, answer: wire.TokenAnswer, *, nonce: str | None = None) -> dict[str, Any]:
+    def identify(
+        self, answer: wire.TokenAnswer, *, nonce: str | None = None, at: float | None = None
+    ) -> dict[str, Any]:
         """Who signed in: the claims of the ID token, checked, filled up from userinfo; {} without OpenID.
 
+        `at`: the time (POSIX seconds) at which it has to be valid, if not now.
         Raises `ProtocolError` where the ID token does not stand up to its checks.
         """
         claims: dict[str, Any] = {}
         if answer.id_token is not None:
-            claims = self._id_token(answer.id_token, answer.access_token, nonce)
+            claims = self._id_token(answer.id_token, answer.access_token, nonce, time.time() if at is None else at)
         if self.server.userinfo_endpoint and "name" not in claims and (claims or "openid" in answer.scope.split()):
             with suppress(LoginonceError):  # it adds a name at best; a sign-in does not fail for it
                 said = self.userinfo(answer.access_token)
@@ -242,7 +248,7 @@ class Provider:
                     claims = {**said, **claims}
         return claims
 
-    def _id_token(self, id_token: Secret, access_token: str, nonce: str | None) -> dict[str, Any]:
+    def _id_token(self, id_token: Secret, access_token: str, nonce: str | None, at: float) -> dict[str, Any]:
         server = self.server
         for last in (False, True):
             try:
@@ -253,7 +259,7 @@ class Provider:
                     client_id=self.client.client_id,
                     access_token=access_token,
                     nonce=nonce,
-                    now=time.time(),
+                    now=at,
                     algorithms=server.id_token_signing_alg_values_supported,
                 )
             except idtoken.UnknownKey:

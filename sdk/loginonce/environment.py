@@ -32,7 +32,9 @@ def detect() -> Environment:
         # The kernel's machine is in general not the browser's; without stdin nobody is there at all
         # (nbclient, papermill and nbconvert run notebooks that way).
         return Environment(human=stdin, browser=False, stdin=stdin, notebook=True)
-    terminal = _is_terminal(sys.stderr) and _is_terminal(sys.stdin) and not os.environ.get("CI")
+    terminal = (
+        _is_terminal(sys.stderr) and _is_terminal(sys.stdin) and os.environ.get("CI", "").lower() in ("", "0", "false")
+    )
     return Environment(human=terminal, browser=terminal and _local_desktop(), stdin=terminal, notebook=False)
 
 

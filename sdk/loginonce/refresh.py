@@ -352,7 +352,7 @@ class Refresh:
     base: Order | None = None  # the order that the record must still have for that
     meanwhile: TokenSet | None = None
     problem: Problem | None = None  # what to raise when no token is left
-    sent: bool = False
+    spent: bool = False  # whether this run has had its one turn (I10)
     verify_until: float = 0.0
     revoking: Secret | None = None
     then: Literal["look", "use", "raise"] = "look"  # what follows `release` (and `revoke`)
@@ -386,11 +386,11 @@ def step(state: Refresh, event: Event, now: float) -> Next:
         case "recheck", Loaded(grant) | Conflict(grant):
             return _recheck(state, grant, now)
         case "mark", Written():
-            return replace(state, phase="send", sent=True), Send(_ours(state))
+            return replace(state, phase="send", spent=True), Send(_ours(state))
         case "mark", Conflict(current):
             return _recheck(state, current, now)
         case "mark", NotWritten(detail):
-            return _give_up(state, Problem("store", detail=detail), now)
+            return _unmark(state, Problem("store", detail=detail), now)
         case "send", Answered():
             return _judge(state, event, now)
         case "save", Written():
@@ -434,7 +434,7 @@ def _look(state: Refresh, grant: Grant | None, now: float) -> Next:
         case Problem():
             return replace(state, phase="done"), Raise(verdict)
         case Renew(meanwhile):
-            if state.sent:  # one call causes at most one refresh (I10)
+            if state.spent:  # one call causes at most one refresh (I10)
                 problem = state.problem or Problem("later", detail="the login changed while it was renewed")
                 done = replace(state, phase="done")
                 return (done, Use(meanwhile)) if meanwhile is not None else (done, Raise(problem))
@@ -625,12 +625,18 @@ def _unreadable(state: Refresh, memory: Grant | None, detail: str, now: float) -
     return _release(state, "raise")
 
 
-def _give_up(state: Refresh, problem: Problem, now: float) -> Next:
+def _unmark(state: Refresh, problem: Problem, now: float) -> Next:
+    """The marker could not be made to last, so nothing is sent.  It may be there all the same: take it back."""
     grant = _ours(state)
     token = grant.token_for(state.want.resource, state.want.for_scope)
-    if token is not None and freshness(token, state.want, state.policy, now) != "EXPIRED":
-        return _release(replace(state, meanwhile=token), "use")
-    return _release(replace(state, problem=problem), "raise")
+    usable = None if freshness(token, state.want, state.policy, now) == "EXPIRED" else token
+    unmarked = replace(
+        grant, attempt=grant.attempt + 1, state="SPENDING" if state.earlier else "ACTIVE", marker=state.earlier
+    )
+    back = replace(
+        state, phase="settle", grant=unmarked, base=grant.order, meanwhile=usable, problem=problem, spent=True
+    )
+    return back, Write(unmarked, grant.order)
 
 
 def _release(state: Refresh, then: Literal["look", "use", "raise"]) -> Next:
@@ -642,7 +648,7 @@ def _after(state: Refresh, now: float) -> Next:
     done = replace(state, phase="done")
     token = _still_good(state, now)
     match state.then:
-        case "use" if state.meanwhile is not None and (state.sent or token is not None):
+        case "use" if state.meanwhile is not None and (state.spent or token is not None):
             # What this run has earned is served however short its life.
             return done, Use(state.meanwhile)
         case "look" | "use":

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
 from requests.cookies import extract_cookies_to_jar
+from requests.utils import get_auth_from_url
 
-from .bearer import BearerAuth, answer_401, forget, put_on, take_off
+from .bearer import BearerAuth, answer_401, forget, put_on
 from .client import Discovery, Provider
 from .config import Settings, open_store, settings
-from .errors import LoginRequired, StoreError
+from .errors import CorruptStore, LoginRequired, StoreError
 from .home import state_folder
 from .login.flow import SignedIn
 from .model import Account, Client, Grant, GrantKey, Secret, TokenSet, scope_set
@@ -48,11 +49,8 @@ class LoggedOut(NamedTuple):
     end_session_url: str
 
 
-class _Hop(NamedTuple):
-    """What a request that is under way knows: which origin its caller addressed, and what it carries."""
-
-    addressed: str
-    carried: TokenSet | None
+_ADDRESSED = "_loginonce_addressed"
+"""Where an answer, and the next hop of a redirect, keep the origin that the caller addressed."""
 
 
 class Session(requests.Session):
@@ -173,15 +171,8 @@ class Session(requests.Session):
         # What is handed in shows nowhere, also in a traceback through here.
         password = None if password is None else Secret(password)
         tokens = None if tokens is None else Members(tokens)
-        if not force and tokens is None and username is None:
-            try:
-                token = self.source.token()
-            except LoginRequired:
-                pass
-            else:
-                log.info("already signed in: %s", self.source.key)
-                grant = self.source.grant()
-                return _account(grant, self.settings.resource) if grant else _anonymous(self.settings, token)
+        if not force and tokens is None and username is None and (account := self._signed_in()) is not None:
+            return account
         signed_in = sign_in(
             self.source,
             self.settings,
@@ -197,6 +188,21 @@ class Session(requests.Session):
         grant = self.source.grant()
         if grant is None:
             raise StoreError(f"the login for {self.source.key} was removed from its store as soon as it was made")
+        return _account(grant, self.settings.resource)
+
+    def _signed_in(self) -> Account | None:
+        """The account, if no sign-in is needed.  A login that has ended needs one, whatever is left of it."""
+        try:
+            self.source.token()
+        except LoginRequired:
+            return None
+        except CorruptStore as error:
+            log.warning("%s", error)
+            return None
+        grant = self.source.grant()
+        if grant is None or grant.state not in ("ACTIVE", "SPENDING"):
+            return None
+        log.info("already signed in: %s", self.source.key)
         return _account(grant, self.settings.resource)
 
     def _save(self, signed_in: SignedIn) -> None:
@@ -238,33 +244,48 @@ class Session(requests.Session):
         """As requests does it.  The token is put on when the request is sent, and .netrc stays out of it."""
         if request.auth is None and (self.auth is None or self.auth is self._bearer):
             request = copy.copy(request)
-            request.auth = _signed_when_sent
+            in_address = get_auth_from_url(str(request.url))
+            request.auth = in_address if any(in_address) else _signed_when_sent
         return super().prepare_request(request)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """As requests does it, with a token where one may go.  Each hop of a redirect comes by here."""
+        """As requests does it, with a token where one may go.  Each hop of a redirect comes by here.
+
+        What travels is a copy: the caller's request never holds a token, and neither does `response.request`.
+        """
         if not isinstance(request, requests.PreparedRequest):
             return super().send(request, **kwargs)
         url = request.url or ""
-        hop: _Hop | None = request.__dict__.get("_loginonce")
-        addressed = hop.addressed if hop else origin(url)
+        addressed: str = request.__dict__.get(_ADDRESSED) or origin(url)
         if "Authorization" in request.headers or not self._may_carry(url, addressed):
             return super().send(request, **kwargs)
         token = self.source.token()
-        hooks = request.hooks.get("response", [])
-        if self._answered not in hooks:  # first of all hooks: they see the answer that counts
-            request.hooks = {**request.hooks, "response": [self._answered, *hooks]}
-        request.__dict__["_loginonce"] = _Hop(addressed, token)
-        put_on(request, token)
+        signed = _signed(request, token)
+
+        def answered(response: requests.Response, **settings: Any) -> requests.Response | None:
+            response.request = request
+            response.__dict__[_ADDRESSED] = addressed
+            if response.status_code != 401:
+                return None
+            extract_cookies_to_jar(self.cookies, request, response.raw)  # type: ignore[no-untyped-call]  # requests'
+            again = answer_401(
+                self.source,
+                token,
+                response,
+                lambda repeated: self.get_adapter(url=repeated.url or "").send(repeated, **settings),
+            )
+            again.__dict__[_ADDRESSED] = addressed
+            return again
+
+        # First of all hooks: the others see the answer that counts.
+        signed.hooks = {**request.hooks, "response": [answered, *_hooks(request)]}
         try:
-            return super().send(request, **kwargs)
+            return super().send(signed, **kwargs)
         except BaseException as error:
             forget(error)
+            if getattr(error, "request", None) is signed:
+                error.request = request  # type: ignore[attr-defined]  # of requests' own exceptions
             raise
-        finally:
-            # The answer's `request` leads neither to a token (none was taken off if no answer came) nor to us.
-            self._unsign(request)
-            request.hooks = {**request.hooks, "response": [hook for hook in hooks if hook != self._answered]}
 
     def _may_carry(self, url: str, addressed: str) -> bool:
         here = origin(url)
@@ -275,36 +296,17 @@ class Session(requests.Session):
         log.warning("no token is sent to %s: it is neither https nor on this machine", here)
         return False
 
-    def _unsign(self, request: requests.PreparedRequest) -> TokenSet | None:
-        hop: _Hop | None = request.__dict__.get("_loginonce")
-        if hop is None or hop.carried is None:
-            return None
-        take_off(request)
-        request.__dict__["_loginonce"] = hop._replace(carried=None)
-        return hop.carried
-
-    def _answered(self, response: requests.Response, **settings: Any) -> requests.Response | None:
-        """The first hook of every request that carries a token."""
-        request = response.request
-        carried = self._unsign(request)
-        if carried is None or response.status_code != 401:
-            return None
-        extract_cookies_to_jar(self.cookies, request, response.raw)  # type: ignore[no-untyped-call]  # requests'
-        return answer_401(
-            self.source,
-            carried,
-            response,
-            lambda again: self.get_adapter(url=again.url or "").send(again, **settings),
-        )
-
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Keep in mind which origin the caller addressed: a redirect's is not one (HAZARDS 25)."""
-        hop: _Hop | None = response.request.__dict__.get("_loginonce")
-        if hop is None:
+        addressed: str | None = response.__dict__.get(_ADDRESSED)
+        if addressed is None:
             super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]  # requests'
             return
-        prepared_request.__dict__["_loginonce"] = _Hop(hop.addressed, None)
-        if not self._may_carry(prepared_request.url or "", hop.addressed):
+        # The hop begins unsigned; what belongs on it is put on when it is sent.
+        prepared_request.headers.pop("Authorization", None)
+        prepared_request.hooks = response.request.hooks
+        prepared_request.__dict__[_ADDRESSED] = addressed
+        if not self._may_carry(prepared_request.url or "", addressed):
             super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]  # requests'
 
     # ── other processes ──────────────────────────────────────────────────────────────────────────────────
@@ -314,10 +316,21 @@ class Session(requests.Session):
 
         The store is opened anew where the session arrives; the client secret is looked up there again.
         """
+        state = self._state()
+        state["settings"] = replace(self.settings, client_secret=None)
+        return state
+
+    def __copy__(self) -> Session:
+        """Another session of the same login, in this process."""
+        other = type(self).__new__(type(self))
+        other.__setstate__(self._state())
+        return other
+
+    def _state(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in self.__attrs__}
         if state.get("auth") is self._bearer:
             del state["auth"]
-        state["settings"] = replace(self.settings, client_secret=None)
+        state["settings"] = self.settings
         state["_given_store"] = self._given_store
         state["_origins"] = self._origins
         return state
@@ -337,7 +350,26 @@ class Session(requests.Session):
             self.auth = state["auth"]
 
     def _route(self) -> Route:
-        return Route(self.verify if isinstance(self.verify, str) else None, self.cert, dict(self.proxies))
+        return Route(
+            verify=self.verify if isinstance(self.verify, str) else None,
+            cert=self.cert,
+            proxies=dict(self.proxies),
+            trust_env=self.trust_env,
+        )
+
+
+def _signed(request: requests.PreparedRequest, token: TokenSet) -> requests.PreparedRequest:
+    """A copy that carries a token; body and cookies are the same objects."""
+    signed = requests.PreparedRequest()
+    signed.__dict__.update(request.__dict__)
+    signed.headers = request.headers.copy()
+    put_on(signed, token)
+    return signed
+
+
+def _hooks(request: requests.PreparedRequest) -> list[Any]:
+    hooks: Any = request.hooks.get("response") or []
+    return [hooks] if callable(hooks) else list(hooks)
 
 
 def _signed_when_sent(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -357,10 +389,6 @@ def _account(grant: Grant, resource: str) -> Account:
         renews=grant.state in ("ACTIVE", "SPENDING") and bool(grant.spendable),
         claims=claims,
     )
-
-
-def _anonymous(made: Settings, token: TokenSet) -> Account:
-    return Account(issuer=made.issuer, subject="", expires_at=token.expires_at)
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

@@ -21,6 +21,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, assert_never
 
@@ -109,13 +110,10 @@ class LoginSource:
     def token(self, *, rejected: TokenSet | None = None) -> TokenSet:
         """An access token that is good now (see `TokenSource`)."""
         known = self._known
-        if (
-            known is not None
-            and rejected is None
-            and known.begin <= time.time() < known.end
-            and self.store.stamp(self.key) == known.stamp
-        ):
-            return known.token
+        if known is not None and rejected is None and known.begin <= time.time() < known.end:
+            with suppress(StoreError):  # the slow way knows what to do without a store
+                if self.store.stamp(self.key) == known.stamp:
+                    return known.token
         return self._usable(self._obtain(rejected.fingerprint if rejected else "", force=False))
 
     def renew(self) -> TokenSet:
@@ -145,12 +143,19 @@ class LoginSource:
     def snapshot(self) -> Snapshot:
         """The record by way of its change stamp: read only if it may have changed."""
         gate = _gate(self.store, self.key)
-        if gate.unsaved is not None:
-            return Snapshot(gate.unsaved, None, settled=False)
         memory = self._memory
-        if memory.settled and self.store.stamp(self.key) == memory.stamp:
+        if gate.unsaved is None and memory.settled and self.store.stamp(self.key) == memory.stamp:
             return memory
-        self._remember(snapshot := self.store.load(self.key))
+        unsaved = gate.unsaved
+        try:
+            snapshot = self.store.load(self.key)
+        except StoreError:
+            if unsaved is None:
+                raise
+            snapshot = Snapshot(None, None, settled=False)
+        if unsaved is not None and (snapshot.grant is None or snapshot.grant.order < unsaved.order):
+            return Snapshot(unsaved, None, settled=False)
+        self._remember(snapshot)
         return snapshot
 
     def memory(self) -> Grant | None:
@@ -187,9 +192,7 @@ class LoginSource:
             self._highest = made.order
             self._memory = Snapshot(None, None, settled=False)
             self._known = None
-            gate = _gate(self.store, self.key)
-            gate.unsaved = None  # what a rescuer still holds belongs to the epoch that has just ended
-            gate.announce()
+            _gate(self.store, self.key).announce()
             return previous, made
         raise StoreError(f"the login for {self.key} is being changed by others all the time")
 
@@ -269,12 +272,12 @@ class _Run:
                 case refresh.TryLock() if self._machine.meanwhile is not None:
                     # STALE: whoever passes the gate renews in the background, and nobody waits (I6).
                     meanwhile = self._machine.meanwhile  # read before the worker goes on with the machine
-                    if time.monotonic() >= self._gate.quiet_until and self._gate.enter():
+                    if time.monotonic() >= self._gate.quiet_until and not self._gate.busy:
                         self._start_worker()
                     return meanwhile
                 case refresh.TryLock():
-                    if self._gate.enter():
-                        return self._await_worker()
+                    if not self._gate.busy and (brought := self._await_worker()) is not None:
+                        return brought
                     self._went(refresh.Locked(held=False))
                 case refresh.Wait(seconds):
                     self._gate.wait(min(seconds, SLICE))
@@ -285,7 +288,8 @@ class _Run:
     def _went(self, event: refresh.Event) -> None:
         self._machine, self._action = refresh.step(self._machine, event, time.time())
 
-    def _await_worker(self) -> TokenSet:
+    def _await_worker(self) -> TokenSet | None:
+        """What the worker brought; None if another one was at the gate before it."""
         self._start_worker()
         try:
             while not self._over.wait(SLICE):
@@ -293,9 +297,8 @@ class _Run:
         except BaseException:
             self._abandoned = True  # only the wait ends; what has been sent is also saved
             raise
-        if isinstance(self._outcome, TokenSet):
+        if not isinstance(self._outcome, BaseException):
             return self._outcome
-        assert self._outcome is not None
         try:
             raise self._outcome
         finally:
@@ -309,6 +312,10 @@ class _Run:
             self._work()
 
     def _work(self) -> None:
+        # The gate is entered and left in here, where no interrupt comes between.
+        if not self._gate.enter():
+            self._over.set()
+            return
         background = self._machine.meanwhile is not None
         try:
             # Discovery comes before the lock: nothing slow is left to do inside (DESIGN 4, step 1).
@@ -318,9 +325,10 @@ class _Run:
             self._outcome = error
             if background:
                 log.warning("a renewal in the background did not succeed: %s", error)
-                if isinstance(error, StoreError):
-                    self._gate.quiet_until = time.monotonic() + QUIET
         finally:
+            if background and self._trouble is not None:
+                log.warning("a renewal in the background did not succeed: %s", self._trouble)
+                self._gate.quiet_until = time.monotonic() + QUIET
             if self._hold is not None:
                 self._hold.release()
             self._gate.leave()
@@ -379,10 +387,10 @@ class _Run:
 
     def _watch(self, seconds: float) -> None:
         """Until the record changes or it is time to try the lock again: its holder may have died."""
-        if self._abandoned and not self._machine.sent:
+        if self._abandoned and not self._machine.spent:
             raise LockTimeout("the caller has given up waiting")
         key, store = self._source.key, self._source.store
-        waited = time.time() - self._started
+        waited = max(0.0, time.time() - self._started)
         before = store.stamp(key)
         until = time.monotonic() + min(seconds, 0.05)
         while (left := until - time.monotonic()) > 0:
@@ -430,7 +438,7 @@ class _Gate:
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._busy = False
+        self.busy = False
         self._news = 0
         self.quiet_until = 0.0  # time.monotonic
         self.unsaved: Grant | None = None
@@ -438,14 +446,14 @@ class _Gate:
     def enter(self) -> bool:
         """Whether this thread may go on; it calls `leave` then."""
         with self._condition:
-            if self._busy:
+            if self.busy:
                 return False
-            self._busy = True
+            self.busy = True
             return True
 
     def leave(self) -> None:
         with self._condition:
-            self._busy = False
+            self.busy = False
             self._condition.notify_all()
 
     def announce(self) -> None:
@@ -458,7 +466,7 @@ class _Gate:
         """Until there is news or the gate is free, at most that long."""
         with self._condition:
             news = self._news
-            self._condition.wait_for(lambda: not self._busy or self._news != news, seconds)
+            self._condition.wait_for(lambda: not self.busy or self._news != news, seconds)
 
 
 _gates: dict[tuple[str, GrantKey], _Gate] = {}
@@ -486,6 +494,7 @@ class _Rescuer:
     grant: Grant
     expected: Order | None
     detail: str
+    over: bool = False
 
     def start(self) -> None:
         log.error(
@@ -511,6 +520,8 @@ class _Rescuer:
         try:
             self.source.store.commit(self.grant, expected=self.expected)
         except OrderConflict as conflict:
+            if conflict.current is not None and conflict.current.order == self.grant.order:
+                log.warning("the renewed login for %s is saved now", self.source.key)  # by an attempt that failed late
             match refresh.supersede(self.grant, conflict.current):
                 case refresh.Write(grant, expected):
                     self.gate.unsaved = self.grant = grant
@@ -524,6 +535,7 @@ class _Rescuer:
             return False
         else:
             log.warning("the renewed login for %s is saved now", self.source.key)
+        self.over = True
         self.gate.unsaved = None
         self.hold.release()
         self.gate.announce()
@@ -532,5 +544,6 @@ class _Rescuer:
         return True
 
     def _last_attempt(self) -> None:
-        if self.gate.unsaved is self.grant and not self._attempt():
+        # More than once: an attempt may find another record, and write over it the next time.
+        if not self.over and not any(self._attempt() for _ in range(3)):
             log.critical("the renewed login for %s could not be saved: sign in again", self.source.key)

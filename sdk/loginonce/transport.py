@@ -12,22 +12,25 @@ whether it can have reached the provider, so every connection reports when it st
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
 
 from .errors import ConfigurationError, TransportError
-from .wire import Answer, Form, secure
+from .wire import Answer, Form, on_this_machine, secure
 
 __all__ = ["LARGEST_ANSWER", "AnswerLost", "NeverSent", "Route", "Transport"]
 
@@ -55,6 +58,7 @@ class Route:
     verify: str | None = None
     cert: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, hash=False)
+    trust_env: bool = True
 
 
 class Transport:
@@ -78,20 +82,25 @@ class Transport:
         if not secure(url):
             raise ConfigurationError(f"{url} is neither https nor on this machine: no secret is sent there")
         watch = _Watch(time.monotonic() + budget)
-        token = _watching.set(watch)
         watchdog = threading.Timer(budget, watch.cut)
         watchdog.daemon = True
-        watchdog.start()
+        earlier = sys.exception()
+        try:
+            watchdog.start()
+        except RuntimeError:
+            raise NeverSent("this process is ending, and nothing could bound the request any more") from None
         failure = ""
+        token = _watching.set(watch)
         try:
             return self._send(method, url, form, headers, budget, watch)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            failure = "no answer in time" if watch.expired else _reason(error)
+            failure = "no answer in time" if watch.expired else _reason(error, earlier)
         finally:
             watchdog.cancel()
+            watch.close()
             _watching.reset(token)
         # Raised out here, so that no traceback leads into frames that hold the form.
-        host = url.split("/")[2]
+        host = urlsplit(url).hostname
         if watch.stood:
             raise AnswerLost(f"{host} was sent the request, and its answer did not arrive: {failure}")
         raise NeverSent(f"{host} could not be reached: {failure}")
@@ -108,38 +117,49 @@ class Transport:
         route = self._route()
         with requests.Session() as session:
             session.auth = _no_netrc
+            session.trust_env = route.trust_env
             session.mount("https://", _WatchedAdapter())
             session.mount("http://", _WatchedAdapter())
-            response = session.request(
+            request = requests.Request(
                 method,
                 url,
                 data=form,
-                headers={
-                    "Accept": "application/json",
-                    "Connection": "close",
-                    "User-Agent": "loginonce",
-                    **headers,
-                },
-                timeout=(min(CONNECT_TIMEOUT, budget), budget),
-                allow_redirects=False,
+                headers={"Accept": "application/json", "Connection": "close", "User-Agent": "loginonce", **headers},
+            )
+            prepared = session.prepare_request(request)
+            settings = session.merge_environment_settings(
+                url, dict(route.proxies), stream=True, verify=route.verify, cert=route.cert
+            )
+            # By the adapter: `Session.send` would read the body of a redirect, without bound, to forget it.
+            adapter = session.get_adapter(url)
+            response = adapter.send(
+                prepared,
                 stream=True,
-                verify=route.verify,
-                cert=route.cert,
-                proxies=dict(route.proxies),
+                timeout=(min(CONNECT_TIMEOUT, budget), budget),
+                verify=settings["verify"] or True,
+                cert=settings["cert"],
+                proxies=_proxies(url, settings["proxies"]),
             )
             with response:
                 body = b""
                 for chunk in response.raw.stream(16384, decode_content=True):
                     body += chunk
                     if len(body) > LARGEST_ANSWER:
-                        raise ValueError("the answer is far too large")
+                        raise _Unacceptable("the answer is far too large")
                     if watch.expired:
-                        raise ValueError("the answer took too long")
+                        raise _Unacceptable("the answer took too long")
                 if watch.expired:
-                    raise ValueError("the answer took too long")
+                    raise _Unacceptable("the answer took too long")
                 return Answer(
                     response.status_code, {name.lower(): text for name, text in response.headers.items()}, body
                 )
+
+
+def _proxies(url: str, proxies: Mapping[str, str]) -> dict[str, str]:
+    """What is meant for this machine may be plain http: it goes by no proxy that is elsewhere."""
+    if not on_this_machine(url):
+        return dict(proxies)
+    return {name: to for name, to in proxies.items() if to and on_this_machine(to if "://" in to else f"http://{to}")}
 
 
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -147,15 +167,25 @@ def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _reason(error: BaseException) -> str:
-    """Why it failed, in the words of the innermost cause: the outer ones quote URLs and objects."""
+def _reason(error: BaseException, earlier: BaseException | None) -> str:
+    """Why it failed, in the words of the operating system or of this module.
+
+    Other libraries' words may quote what was received, and so a token.  `earlier` is an exception that was
+    being handled before the exchange began.
+    """
     innermost: BaseException = error
     for _ in range(8):
         following = getattr(innermost, "reason", None) or innermost.__cause__ or innermost.__context__
-        if not isinstance(following, BaseException):
+        if not isinstance(following, BaseException) or following is earlier:
             break
         innermost = following
-    return (str(innermost) or type(innermost).__name__)[:200]
+    if isinstance(innermost, OSError) and not isinstance(innermost, requests.RequestException):
+        return (innermost.strerror or str(innermost) or type(innermost).__name__)[:200]
+    return str(innermost) if isinstance(innermost, _Unacceptable) else type(innermost).__name__
+
+
+class _Unacceptable(ValueError):
+    """An answer that goes beyond its bounds."""
 
 
 class _Watch:
@@ -164,47 +194,75 @@ class _Watch:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.stood = False
-        self._socket: socket.socket | None = None
+        self._handles: list[socket.socket] = []
 
     @property
     def expired(self) -> bool:
         return time.monotonic() >= self.deadline
 
-    def opened(self, sock: socket.socket | None) -> None:
-        self.stood = True
-        self._socket = sock
+    def hold(self, sock: socket.socket) -> None:
+        """Keep a handle of the connection: TLS, or a proxy, will take the socket itself into its own."""
+        self._handles.append(sock.dup())
         if self.expired:
             self.cut()
 
     def cut(self) -> None:
         """End the exchange from outside: a socket's own timeout starts anew with every byte that trickles in."""
-        if self._socket is not None:
-            try:
-                # On the plain socket, also under TLS: its own shutdown would first say goodbye, and wait.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-            except OSError:
-                pass  # it was closed in the meantime
+        for handle in self._handles:
+            with suppress(OSError):  # it was closed in the meantime
+                handle.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the handles."""
+        for handle in self._handles:
+            handle.close()
 
 
 _watching: ContextVar[_Watch | None] = ContextVar("loginonce_exchange", default=None)
 
 
-class _Watched(HTTPConnection):
+class _Watching(HTTPConnection):
+    """A connection that tells its exchange when it is there and when it stands, and is bounded however many
+    addresses its name has (urllib3 gives each of them the whole time-out).
+    """
+
     def connect(self) -> None:
         super().connect()
         if (watch := _watching.get()) is not None:
-            watch.opened(cast("socket.socket | None", self.sock))
+            watch.stood = True
+
+    def _new_conn(self) -> socket.socket:
+        watch = _watching.get()
+        if watch is None:
+            return super()._new_conn()
+        failure = OSError("the name has no address")
+        try:
+            found = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise NewConnectionError(self, f"the name of {self.host} could not be looked up") from error
+        for tried, (family, kind, protocol, _, address) in enumerate(found):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                left = min(CONNECT_TIMEOUT, watch.deadline - time.monotonic())
+                sock.settimeout(max(0.01, left / (len(found) - tried)))
+                sock.connect(address)
+            except OSError as error:
+                sock.close()
+                failure = error
+            else:
+                watch.hold(sock)
+                return sock
+        raise NewConnectionError(self, "no address of it could be connected to") from failure
 
 
-class _WatchedTls(HTTPSConnection):
-    def connect(self) -> None:
-        super().connect()
-        if (watch := _watching.get()) is not None:
-            watch.opened(cast("socket.socket | None", self.sock))
+class _WatchedTls(_Watching, HTTPSConnection):
+    """The same over TLS."""
 
 
 class _WatchedPool(HTTPConnectionPool):
-    ConnectionCls = _Watched
+    ConnectionCls = _Watching
 
 
 class _WatchedTlsPool(HTTPSConnectionPool):

@@ -45,6 +45,7 @@ __all__ = [
     "judge_refresh",
     "judge_token",
     "metadata_urls",
+    "on_this_machine",
     "origin",
     "parse_challenges",
     "read_metadata",
@@ -425,7 +426,7 @@ def _parameters(url: str, redirect_uri: str) -> Members | None:
         there, expected = urlsplit(url), urlsplit(redirect_uri)
     except ValueError:
         return None
-    if (there.scheme, there.netloc, there.path) != (expected.scheme, expected.netloc, expected.path):
+    if (there.scheme, there.netloc, there.path or "/") != (expected.scheme, expected.netloc, expected.path or "/"):
         return None
     return Members(parse_qsl(there.query))
 
@@ -594,6 +595,14 @@ def secure(url: str) -> bool:
     except ValueError:
         return False
     return (parts.scheme == "https" and bool(parts.hostname)) or (parts.scheme == "http" and _loopback(parts.hostname))
+
+
+def on_this_machine(url: str) -> bool:
+    """Whether an address is of this machine's loopback."""
+    try:
+        return _loopback(urlsplit(url).hostname)
+    except ValueError:
+        return False
 
 
 def _loopback(host: str | None) -> bool:

@@ -129,7 +129,7 @@ class RevokesForALogin(Real):
     def step(self, machine: refresh.Refresh, event: refresh.Event, now: float) -> refresh.Next:
         earned = machine.grant
         machine, action = super().step(machine, event, now)
-        if isinstance(event, refresh.Conflict) and isinstance(action, refresh.Release) and machine.sent:
+        if isinstance(event, refresh.Conflict) and isinstance(action, refresh.Release) and machine.spent:
             assert earned is not None
             return replace(machine, revoking=earned.refresh_token), action
         return machine, action

@@ -485,13 +485,34 @@ def test_a_second_send_keeps_when_the_first_was_and_counts() -> None:
 def test_a_record_that_cannot_be_marked_is_not_spent() -> None:
     walk = Walk()
     walk.to_lock(expired())
+    walk.then(NotWritten("the disk is full"))
     assert walk.then(NotWritten("the disk is full")) == Release()
     assert problem(walk.then(Released())) == Problem("store", detail="the disk is full")
+
+
+def test_a_marker_that_may_be_there_although_it_could_not_be_written_is_taken_back() -> None:
+    walk = Walk()
+    ahead = written(walk.to_lock(expired()))
+    back = walk.then(NotWritten("the folder could not be synced"))
+    assert isinstance(back, Write)
+    assert (back.expected, back.grant.state, back.grant.marker) == (ahead.order, "ACTIVE", None)
+    walk.then(Written())
+    assert problem(walk.then(Released())).kind == "store"
+
+
+def test_a_marker_that_was_never_there_is_not_tried_twice_in_one_call() -> None:
+    walk = Walk()
+    walk.to_lock(expired())
+    walk.then(NotWritten("the disk is full"))
+    assert walk.then(Conflict(expired())) == Release()
+    assert walk.then(Released()) == Load()
+    assert problem(walk.then(Loaded(expired()))) == Problem("store", detail="the disk is full")
 
 
 def test_a_stale_token_is_served_where_the_record_cannot_be_marked() -> None:
     walk = Walk()
     walk.to_lock(stale())
+    walk.then(NotWritten("the disk is full"))
     walk.then(NotWritten("the disk is full"))
     assert walk.then(Released()) == Use(stale().tokens[0])
 
@@ -499,6 +520,7 @@ def test_a_stale_token_is_served_where_the_record_cannot_be_marked() -> None:
 def test_a_rejected_token_is_not_served_where_the_record_cannot_be_marked() -> None:
     walk = Walk(replace(WANT, rejected=token().fingerprint), now=NOW + 60)
     walk.to_lock(grant(token()))
+    walk.then(NotWritten("the disk is full"))
     walk.then(NotWritten("the disk is full"))
     assert problem(walk.then(Released())).kind == "store"
 

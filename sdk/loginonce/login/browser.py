@@ -161,12 +161,14 @@ class PasteFlow:
     redirect_uri: str = DEFAULT_REDIRECT_URI
     timeout: float = 600.0
     _request: _Request | None = field(default=None, init=False)
+    _deadline: float = field(default=0.0, init=False)
 
     def begin(self) -> Prompt:
         """Say where the browser has to go."""
         self._request = _Request.make(
             self.provider, redirect_uri=self.redirect_uri, scope=self.scope, resource=self.resource
         )
+        self._deadline = time.monotonic() + self.timeout
         return self._request.prompt("paste", self.timeout)
 
     def finish(self, wait: Waiter) -> SignedIn:
@@ -183,6 +185,9 @@ class PasteFlow:
                 outcome="cancelled",
                 hint="Begin again, and paste the whole address of the last page, even if that page shows an error.",
             )
+        wait(0.0)  # somebody may have signed in elsewhere while this one was typing
+        if time.monotonic() > self._deadline:
+            raise LoginFailed("the address came too late", outcome="timed_out", hint="Begin again to retry.")
         return self._request.redeem(address)
 
     def close(self) -> None:
@@ -214,9 +219,9 @@ class _Receiver:
                 f"the port of {redirect_uri} cannot be opened ({error.strerror or error}): another program, or another "
                 "sign-in, uses it.  End that one, or sign in with flow='device'"
             ) from None
-        port = self._server.server_address[1]
-        name = "[::1]" if host == "::1" else wanted.hostname
-        self.address = f"http://{name}:{port}{path}"
+        # As it is registered, to the letter; only a port that was left open is filled in (RFC 8252 §7.3).
+        netloc = wanted.netloc if wanted.port else f"{wanted.netloc}:{self._server.server_address[1]}"
+        self.address = wanted._replace(netloc=netloc).geturl()
         handler.home = self.address
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="loginonce-receiver", daemon=True
@@ -256,7 +261,8 @@ class _Handler(BaseHTTPRequestHandler):
         here = urlsplit(self.home)
         visit = urlsplit(self.path)
         # A name that was made to point at this machine (DNS rebinding) is not ours.
-        if visit.path != self.path_wanted or self.headers.get("Host") != here.netloc:
+        here_too = here.netloc.removesuffix(":80")  # which browsers leave out
+        if visit.path != self.path_wanted or self.headers.get("Host") not in (here.netloc, here_too):
             self._say(404, "Nothing here", "This address belongs to a sign-in that waits for something else.")
             return
         if "error=" in visit.query:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from ..client import Provider
 from ..errors import ConfigurationError
+from ..idtoken import unverified_claims
 from ..model import Secret
 from ..wire import Answer, Members, TokenAnswer, judge_token
 
@@ -145,4 +146,9 @@ class HandedFlow(_Silent):
         import json
 
         answer = judge_token(Answer(200, {}, json.dumps(tokens, default=str).encode()))
-        return SignedIn(answer, asked_at, self.provider.identify(answer) if answer.id_token else {})
+        if answer.id_token is None:
+            return SignedIn(answer, asked_at)
+        # It may have been at hand for long: judged at its end at the latest.
+        end = unverified_claims(answer.id_token).get("exp")
+        at = min(asked_at, end - 1) if isinstance(end, int | float) else asked_at
+        return SignedIn(answer, asked_at, self.provider.identify(answer, at=at))

@@ -99,7 +99,8 @@ def sign_in(
         prompt = way.begin()
         if prompt is not None:
             presenter.show(prompt)
-        return replace(way.finish(lambda seconds: _wait(source, epoch, seconds)), scope=scope)
+        wanted = scope_set(made.scope)
+        return replace(way.finish(lambda seconds: _wait(source, epoch, wanted, seconds)), scope=scope)
     except _Elsewhere:
         return None
     except KeyboardInterrupt:
@@ -158,11 +159,11 @@ def _known(source: LoginSource) -> Grant | None:
         return None  # a new sign-in replaces what cannot be read
 
 
-def _wait(source: LoginSource, epoch: int, seconds: float) -> None:
+def _wait(source: LoginSource, epoch: int, wanted: frozenset[str], seconds: float) -> None:
     until = time.monotonic() + seconds
     while True:
         active = _active(source)
-        if active is not None and active.epoch > epoch:
+        if active is not None and active.epoch > epoch and wanted <= scope_set(active.scope):
             raise _Elsewhere
         left = until - time.monotonic()
         if left <= 0:

@@ -67,8 +67,9 @@ class TokenStore(ABC):
     def commit(self, grant: Grant, *, expected: Order | None, reserve: bool = False) -> Stamp:
         """Make this the record, durably, if the one there has the order `expected` (None: there is none).
 
-        `reserve`: also make sure that the next commit will find its space.  Raises `OrderConflict`, and
-        `StoreError` where nothing was changed.
+        `reserve`: also make sure that the next commit will find its space.  Raises `OrderConflict` where
+        nothing was changed, and `StoreError` where it is not certain to last: what is there then is the old
+        record or the new one, whole.
         """
 
     @abstractmethod

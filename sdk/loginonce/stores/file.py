@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
+import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -69,11 +71,11 @@ class FileStore(TokenStore):
         """The record; a damaged or foreign one is set aside, and told of once by `CorruptStore`."""
         path = self._path(key)
         try:
-            return self._read(path)
+            return self._read(path, key)
         except CorruptStore:
             with self._guard(key):
                 try:
-                    return self._read(path)  # it may have been mended in the meantime
+                    return self._read(path, key)  # it may have been mended in the meantime
                 except CorruptStore as error:
                     aside = self._set_aside(path)
                     raise CorruptStore(
@@ -86,7 +88,7 @@ class FileStore(TokenStore):
         self._make_folder()
         with self._guard(grant.key):
             try:
-                current = self._read(path).grant
+                current = self._read(path, grant.key).grant
             except CorruptStore:
                 self._set_aside(path)
                 current = None
@@ -124,7 +126,7 @@ class FileStore(TokenStore):
         for name in names:
             if name.endswith(".login"):
                 with suppress(StoreError):
-                    grant = self._read(str(self._folder / name)).grant
+                    grant = self._read(str(self._folder / name), None).grant
                     if grant is not None:
                         yield grant
 
@@ -135,18 +137,21 @@ class FileStore(TokenStore):
     def _path(self, key: GrantKey) -> str:
         path = self._paths.get(key)
         if path is None:
-            digest = hashlib.sha256(f"{key.issuer}\0{key.client_id}\0{key.account}".encode()).hexdigest()
+            digest = hashlib.sha256(json.dumps([key.issuer, key.client_id, key.account]).encode()).hexdigest()
             readable = re.sub(r"[^a-z0-9]+", "-", f"{urlsplit(key.issuer).hostname}-{key.client_id}".lower())
             path = self._paths[key] = str(self._folder / f"{readable[:60]}-{digest[:16]}.login")
         return path
 
-    def _read(self, path: str) -> Snapshot:
+    def _read(self, path: str, key: GrantKey | None) -> Snapshot:
+        """The record at that path, of that login (None: of any)."""
         try:
             found = read_private(path)
+            if found is None:
+                return Snapshot(None, None, settled=True)
+            _refuse_shared(str(self._folder), os.stat(self._folder))
+            store_id = self._store_id(create=False)
         except OSError as error:
             raise _unusable(path, error) from None
-        if found is None:
-            return Snapshot(None, None, settled=True)
         data, seen = found
         try:
             grant = decode(data)
@@ -154,8 +159,10 @@ class FileStore(TokenStore):
             raise
         except StoreError as error:
             raise StoreError(f"{path} cannot be read: {error}") from None
-        if grant.store != self._store_id(create=False):
+        if grant.store != store_id:
             raise CorruptStore("it was copied here from another store, where its refresh token may be in use")
+        if key not in (None, grant.key):
+            raise CorruptStore("it is that of another login")
         age = time.time_ns() - seen.st_mtime_ns
         return Snapshot(grant, (seen.st_mtime_ns, seen.st_ino, seen.st_size), settled=age > GRANULARITY_NS)
 
@@ -245,12 +252,17 @@ def read_private(path: str) -> tuple[bytes, os.stat_result] | None:
         if error.errno == errno.ELOOP:
             raise StoreError(f"{path} is a symbolic link: a login is not read through one; remove it") from None
         raise
-    with open(descriptor, "rb") as file:
+    try:
         seen = os.fstat(descriptor)
         if not stat.S_ISREG(seen.st_mode):
             raise StoreError(f"{path} is not a file: move it away")
         _refuse_shared(path, seen)
-        return file.read(), seen
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+        return b"".join(parts), seen
+    finally:
+        os.close(descriptor)
 
 
 def write_private(path: str, data: bytes, *, exclusive: bool = False) -> None:
@@ -280,6 +292,7 @@ def _private_folder(folder: Path) -> os.stat_result:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
+            folder.chmod(0o700)  # whatever the umask took away
         return os.stat(folder)
 
 
@@ -295,34 +308,60 @@ def _refuse_shared(path: str, seen: os.stat_result) -> None:
     if seen.st_mode & 0o077:
         mode = "700" if stat.S_ISDIR(seen.st_mode) else "600"
         raise StoreError(
-            f"{path} is open to other users (mode {stat.S_IMODE(seen.st_mode):04o}).  Run: chmod {mode} '{path}'"
+            f"{path} is open to other users (mode {stat.S_IMODE(seen.st_mode):04o}).  "
+            f"Run: chmod {mode} {shlex.quote(path)}"
         )
 
 
 def _write(path: str, data: bytes) -> str:
     """Write and fsync; an existing file keeps its place on the disk until its new content is in it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.ftruncate(descriptor, len(data))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with _opened(path) as descriptor:
+            _put(descriptor, data)
+            os.ftruncate(descriptor, len(data))
+            os.fsync(descriptor)
+    except OSError:
+        if not path.endswith(".room"):  # whose space is still needed
+            _remove(path)  # what could not be written whole only takes up space
+        raise
     return path
 
 
 def _reserve(path: str, size: int) -> None:
     """Make sure that so many bytes can be written to that file later, whatever happens to the disk."""
+    try:
+        with _opened(path) as descriptor:
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            except (AttributeError, OSError) as error:
+                if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+                _put(descriptor, bytes(size))  # the platform, or this file system, has no other way
+    except OSError:
+        _remove(path)
+        raise
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
     try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size)
-        else:
-            os.write(descriptor, bytes(size))
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, 0o600)  # whatever the umask took away, or a leftover had
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _put(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def _sync_folder(folder: Path) -> None:

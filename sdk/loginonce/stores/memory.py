@@ -7,8 +7,10 @@ the child goes on using the access tokens that it has, and is told so when they 
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Iterator
+from typing import NoReturn
 
 from ..errors import StoreError
 from ..model import Grant, GrantKey, Order
@@ -21,12 +23,17 @@ class MemoryStore(TokenStore):
     """A store that ends with its process.  Not shared with any other, not even a forked one."""
 
     def __init__(self) -> None:
-        self.identity = f"memory:{os.getpid()}:{id(self):x}"
+        self.identity = f"memory:{os.getpid()}:{secrets.token_hex(8)}"
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         self._records: dict[GrantKey, tuple[Grant, int]] = {}
         self._locks: dict[GrantKey, threading.Lock] = {}
         self._changes = 0
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a login that is in the memory of one process cannot be sent to another: use the default file store"
+        )
 
     def stamp(self, key: GrantKey) -> Stamp:
         """A counter of changes."""
@@ -76,8 +83,10 @@ class MemoryStore(TokenStore):
 
 class _HeldLock:
     def __init__(self, lock: threading.Lock) -> None:
-        self._lock = lock
+        self._lock: threading.Lock | None = lock
 
     def release(self) -> None:
-        """Let the next one in."""
-        self._lock.release()
+        """Let the next one in, once."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
