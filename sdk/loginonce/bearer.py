@@ -72,7 +72,11 @@ def answer_401(
     challenge = bearer_challenge(response.headers.get("WWW-Authenticate", "")) or {}
     if challenge.get("error") in NOT_MENDED_BY_A_REFRESH:
         return response
-    newer = source.token(rejected=carried)
+    try:
+        newer = source.token(rejected=carried)
+    except BaseException:
+        response.close()  # nobody gets it, so nobody else would
+        raise
     if newer.access_token == carried.access_token or not _rewound(request):
         return response
     response.content  # noqa: B018 - read to its end, so that the connection can be used again

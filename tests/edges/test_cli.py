@@ -434,7 +434,7 @@ def test_a_store_that_is_open_to_others_fails_with_the_command_that_mends_it(
     file.chmod(0o644)
     done = here("token")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"chmod 600 '{file}'" in done.stderr
+    assert f"chmod 600 {shlex.quote(str(file))}" in done.stderr
 
 
 # ── secrets, and what is not installed ───────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 HERE: Final = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "processes"))  # where `crowd` is
 SERVER: Final = HERE / "oidc_provider"
 INSTALL_SECONDS: Final = 180.0
 START_SECONDS: Final = 30.0

@@ -179,13 +179,13 @@ class PasteFlow:
             address = Secret(self.read().strip())
         except EOFError:
             address = Secret("")
+        wait(0.0)  # somebody may have signed in elsewhere while this one was typing
         if not address:
             raise LoginFailed(
                 "no address was pasted",
                 outcome="cancelled",
                 hint="Begin again, and paste the whole address of the last page, even if that page shows an error.",
             )
-        wait(0.0)  # somebody may have signed in elsewhere while this one was typing
         if time.monotonic() > self._deadline:
             raise LoginFailed("the address came too late", outcome="timed_out", hint="Begin again to retry.")
         return self._request.redeem(address)

@@ -1,0 +1,151 @@
+"""A process of the crowd: it carries out commands, one JSON line each, until its socket ends.
+
+    python member.py member FD      one member
+    python member.py launcher FD    forks a member for every socket that it is sent
+
+The launcher imports everything once and has one thread, so that a forked member costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import filelock  # noqa: F401 - loaded here once, and not in each member when it first needs it
+
+import loginonce
+
+
+class Member:
+    """One process with one `loginonce.Session`; every `do_…` is a command, and returns its answer."""
+
+    def __init__(self, session: loginonce.Session | None = None) -> None:
+        self._session = session
+
+    def serve(self, wire: socket.socket) -> None:
+        with suppress(ConnectionError), wire, wire.makefile("r") as lines:  # a test that failed may just hang up
+            wire.sendall(json.dumps({"pid": os.getpid()}).encode() + b"\n")
+            for line in lines:
+                command = json.loads(line)
+                try:
+                    answer = getattr(self, "do_" + command.pop("do"))(**command)
+                except Exception as error:
+                    answer = _told(error)
+                wire.sendall(json.dumps(answer).encode() + b"\n")
+
+    @property
+    def session(self) -> loginonce.Session:
+        assert self._session is not None, "no session was opened"
+        return self._session
+
+    def do_open(self, home: str, issuer: str, policy: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+        os.environ["LOGINONCE_HOME"] = home
+        self._session = loginonce.Session(issuer, policy=loginonce.Policy(**policy or {}), **settings)
+        return {}
+
+    def do_call(self, url: str, at: float = 0.0) -> dict[str, Any]:
+        """GET; `at` is the moment (POSIX seconds) at which all members begin."""
+        time.sleep(max(0.0, at - time.time()))
+        began = time.monotonic()
+        status = self.session.get(url, timeout=30).status_code
+        return {"status": status, "seconds": time.monotonic() - began}
+
+    def do_call_in_threads(self, url: str, threads: int, at: float = 0.0) -> dict[str, Any]:
+        """GET in so many threads that share the session."""
+
+        def call(_: int) -> dict[str, Any]:
+            try:
+                return self.do_call(url, at)
+            except Exception as error:
+                return _told(error)
+
+        with ThreadPoolExecutor(threads) as pool:
+            return {"answers": list(pool.map(call, range(threads)))}
+
+    def do_work(self, url: str, until: float, pause: float = 0.005) -> dict[str, Any]:
+        """GET again and again until then (POSIX seconds)."""
+        good, bad = 0, []
+        while time.time() < until:
+            try:
+                status = self.session.get(url, timeout=30).status_code
+            except Exception as error:
+                bad.append(_told(error))
+            else:
+                good += status == 200
+                bad += [] if status == 200 else [{"status": status}]
+            time.sleep(pause)
+        return {"good": good, "bad": bad}
+
+    def do_login(self, tokens: dict[str, Any]) -> dict[str, Any]:
+        self.session.login(tokens=tokens)
+        return {}
+
+    def do_logout(self) -> dict[str, Any]:
+        return {"revoked": self.session.logout().revoked}
+
+    def do_account(self) -> dict[str, Any]:
+        account = self.session.account
+        return {"subject": account and account.subject}
+
+    def do_fork(self, url: str) -> dict[str, Any]:
+        """GET from a child that was forked with the session in it, after the parent has used it."""
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            try:
+                answer: dict[str, Any] = self.do_call(url)
+            except Exception as error:
+                answer = _told(error)
+            os.write(writing, json.dumps(answer).encode())
+            os._exit(0)
+        os.close(writing)
+        with open(reading) as answered:
+            answer = json.load(answered)
+        os.waitpid(child, 0)
+        return answer
+
+    def do_idle_child(self) -> dict[str, Any]:
+        """Fork a child that does nothing until the parent's end has been closed, and leave it there."""
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        return {"pid": child}
+
+
+def _told(error: BaseException) -> dict[str, Any]:
+    return {"error": type(error).__name__, "reason": getattr(error, "reason", None), "message": str(error)}
+
+
+def launch(control: socket.socket) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the members
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not message:
+            return
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            control.close()
+            Member().serve(socket.socket(fileno=descriptors[0]))
+            for thread in threading.enumerate():
+                if not thread.daemon and thread is not threading.current_thread():
+                    thread.join()
+            os._exit(0)  # tearing down an interpreter takes longer than all that a member does
+        os.close(descriptors[0])
+
+
+if __name__ == "__main__":
+    role, descriptor = sys.argv[1:]
+    wire = socket.socket(fileno=int(descriptor))
+    if role == "launcher":
+        launch(wire)
+    else:
+        Member().serve(wire)

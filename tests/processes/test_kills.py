@@ -1,0 +1,123 @@
+"""SIGKILL at any moment: the others go on, unaided, and nobody is logged out.
+
+The provider forgives a spent refresh token for a while, and the policy says so; what a strict provider costs is
+told in `test_a_kill_between_answer_and_save_costs_one_login_at_a_strict_provider`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+from crowd import Crowd
+
+import loginonce
+from loginonce.testing import FakeProvider, Fault, Grace
+
+Gather = Callable[..., Crowd]
+Age = Callable[..., None]
+Until = Callable[[Callable[[], object]], None]
+
+REUSE = 30
+
+
+@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
+def test_nobody_is_logged_out_when_others_are_killed(
+    fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, seconds: float
+) -> None:
+    fake_provider.grace = Grace.sibling(REUSE)
+    fake_provider.latency = 0.04  # so that many kills come between the sending and the saving
+    fake_provider.access_token_lifetime = 1
+    crowd = gather(policy={"reuse_interval": REUSE})
+    crowd.fork(5)
+    owner.login(tokens=fake_provider.issue())
+    url, until = fake_provider.api("/runs"), time.time() + seconds
+    workers = crowd.members[:4]
+    for member in crowd.members:
+        member.tell("work", url=url, until=until)
+    chance = random.Random(seconds)  # the same moments in each run, as far as anything is
+    killed = 0
+    while time.time() < until - 0.5:
+        time.sleep(chance.uniform(0.02, 0.2))
+        crowd.members.pop().kill_and_close()
+        crowd.fork(1)[0].tell("work", url=url, until=until)
+        killed += 1
+    answers = [worker.hear() for worker in workers]
+    assert [answer["bad"] for answer in answers] == [[]] * 4
+    assert min(answer["good"] for answer in answers) > 5 * seconds
+    assert killed > 2 * (seconds - 1)
+    assert fake_provider.stats.replays == 0
+    assert crowd.members[-1].hear()["bad"] == []
+    assert fake_provider.stats.refreshes >= seconds - 1
+
+
+@pytest.mark.parametrize("moment", ["before the provider has seen it", "after the provider has rotated"])
+def test_a_kill_during_the_request_costs_nothing_within_the_reuse_interval(
+    fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until, moment: str
+) -> None:
+    fake_provider.grace = Grace.sibling(REUSE)
+    crowd = gather(policy={"reuse_interval": REUSE})
+    victim, heir = crowd.fork(2)
+    age(owner, ends_in=-1)
+    fake_provider.faults.add(Fault.delay(5, after=moment.startswith("after")))
+    victim.tell("call", url=fake_provider.api("/runs"))
+    stats = "refreshes" if moment.startswith("after") else "token_requests"
+    until(lambda: getattr(fake_provider.stats, stats))
+    heir.tell("call", url=fake_provider.api("/runs"))  # waits for the victim
+    began = time.monotonic()
+    victim.kill()
+    assert heir.hear()["status"] == 200
+    assert time.monotonic() - began < 2
+    assert fake_provider.stats.replays == 0
+
+
+def test_a_kill_between_answer_and_save_costs_one_login_at_a_strict_provider(
+    fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until
+) -> None:
+    crowd = gather(policy={"refusal_wait": 0.1})
+    victim, *heirs = crowd.fork(4)
+    age(owner, ends_in=-1)
+    fake_provider.faults.add(Fault.delay(5))
+    victim.tell("call", url=fake_provider.api("/runs"))
+    until(lambda: fake_provider.stats.refreshes)
+    victim.kill()
+    for heir in heirs * 2:
+        assert heir.ask("call", url=fake_provider.api("/runs"))["reason"] == "ended"
+    assert fake_provider.stats.token_requests == 2  # the victim's, and one try of one of the others
+    assert heirs[0].ask("login", tokens=fake_provider.issue()) == {}
+    assert [heir.ask("call", url=fake_provider.api("/runs"))["status"] for heir in heirs] == [200] * 3
+
+
+def test_nobody_is_told_that_the_login_is_lost_while_another_tries_again(
+    fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until
+) -> None:
+    crowd = gather()
+    victim, trying, waiting = crowd.fork(3)
+    age(owner, ends_in=-1)
+    fake_provider.faults.add(Fault.delay(5, after=False))
+    fake_provider.faults.add(Fault.delay(0.5))
+    victim.tell("call", url=fake_provider.api("/runs"))
+    until(lambda: fake_provider.stats.token_requests)
+    victim.kill()  # the provider never got to see the token
+    trying.tell("call", url=fake_provider.api("/runs"))
+    until(lambda: fake_provider.stats.refreshes)
+    waiting.tell("call", url=fake_provider.api("/runs"))
+    assert [member.hear().get("status") for member in (trying, waiting)] == [200, 200]
+
+
+def test_a_child_forked_during_a_refresh_does_not_keep_the_lock_of_its_dead_parent(
+    fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until
+) -> None:
+    fake_provider.grace = Grace.sibling(REUSE)
+    crowd = gather(policy={"reuse_interval": REUSE, "wait_timeout": 3})
+    victim, heir = crowd.fork(2)
+    age(owner, received=280, ends_in=20)  # renewed in the background, so the victim is free to fork meanwhile
+    fake_provider.faults.add(Fault.delay(5))
+    assert victim.ask("call", url=fake_provider.api("/runs"))["status"] == 200
+    until(lambda: fake_provider.stats.refreshes)
+    with victim.idle_child():
+        victim.kill()
+        age(owner, ends_in=-1)
+        assert heir.ask("call", url=fake_provider.api("/runs")).get("status") == 200
