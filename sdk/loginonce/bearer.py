@@ -89,6 +89,8 @@ def answer_401(
         again = send(repeated)
     except BaseException as error:
         forget(error)
+        if getattr(error, "request", None) is repeated:
+            error.request = request  # type: ignore[attr-defined]  # of requests' own exceptions
         raise
     again.request = request
     again.elapsed = response.elapsed + timedelta(seconds=time.perf_counter() - began)

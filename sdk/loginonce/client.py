@@ -51,6 +51,7 @@ class Provider:
         self._discovery = discovery
         self._transport = transport or Transport()
         self._server: AuthorizationServer | None = None
+        self._doubted = False
 
     def __repr__(self) -> str:
         return f"Provider({self._discovery.issuer!r}, client_id={self.client.client_id!r})"
@@ -61,16 +62,23 @@ class Provider:
     def server(self) -> AuthorizationServer:
         """The provider's metadata: from memory, from the folder, or asked for now."""
         if self._server is None:
-            documents = self._kept() or self._asked()
+            documents = (not self._doubted and self._kept()) or self._asked_again()
+            self._doubted = False
             self._server = wire.read_metadata(self._discovery.issuer, documents, self._discovery.overrides)
         return self._server
 
     def forget_server(self) -> None:
         """Ask again next time: an end point turned out not to be there."""
         self._server = None
-        if path := self._path():
-            with suppress(OSError):
-                path.unlink()
+        self._doubted = True
+
+    def _asked_again(self) -> list[dict[str, Any]]:
+        try:
+            return self._asked()
+        except TransportError:
+            if self._doubted and (kept := self._kept()):
+                return kept  # nobody is there at all: no reason to know less than before
+            raise
 
     def _path(self) -> Path | None:
         if self._discovery.folder is None:

@@ -290,8 +290,8 @@ class _Run:
 
     def _await_worker(self) -> TokenSet | None:
         """What the worker brought; None if another one was at the gate before it."""
-        self._start_worker()
         try:
+            self._start_worker()
             while not self._over.wait(SLICE):
                 pass
         except BaseException:
@@ -323,11 +323,11 @@ class _Run:
             self._outcome = self._drive()
         except BaseException as error:
             self._outcome = error
-            if background:
-                log.warning("a renewal in the background did not succeed: %s", error)
         finally:
+            trouble = self._trouble or (self._outcome if isinstance(self._outcome, BaseException) else None)
+            if background and trouble is not None:
+                log.warning("a renewal in the background did not succeed: %s", trouble)
             if background and self._trouble is not None:
-                log.warning("a renewal in the background did not succeed: %s", self._trouble)
                 self._gate.quiet_until = time.monotonic() + QUIET
             if self._hold is not None:
                 self._hold.release()

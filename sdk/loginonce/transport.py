@@ -241,15 +241,18 @@ class _Watching(HTTPConnection):
         except (OSError, UnicodeError) as error:
             raise NewConnectionError(self, f"the name of {self.host} could not be looked up") from error
         for tried, (family, kind, protocol, _, address) in enumerate(found):
-            sock = socket.socket(family, kind, protocol)
+            sock: socket.socket | None = None
             try:
+                sock = socket.socket(family, kind, protocol)
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 left = min(CONNECT_TIMEOUT, watch.deadline - time.monotonic())
                 sock.settimeout(max(0.01, left / (len(found) - tried)))
                 sock.connect(address)
+                sock.settimeout(max(0.01, watch.deadline - time.monotonic()))  # for what follows: TLS, the request
             except OSError as error:
-                sock.close()
+                if sock is not None:
+                    sock.close()
                 failure = error
             else:
                 watch.hold(sock)

@@ -20,6 +20,7 @@ import re
 import secrets
 import shlex
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -192,13 +193,25 @@ class FileStore(TokenStore):
     @contextmanager
     def _guard(self, key: GrantKey) -> Iterator[None]:
         path = self._path(key).removesuffix(".login") + ".guard"
-        hold = _try_flock(path, timeout=GUARD_TIMEOUT)
+        # The threads of this process take turns first: polling one flock, they would starve each other.
+        mutex = _mutexes.get(path) or _mutexes.setdefault(path, threading.Lock())
+        hold = None
+        if mutex.acquire(timeout=GUARD_TIMEOUT):
+            try:
+                if (hold := _try_flock(path, timeout=GUARD_TIMEOUT)) is not None:
+                    yield
+            finally:
+                if hold is not None:
+                    hold.release()
+                mutex.release()
         if hold is None:
-            raise LockTimeout(f"{path} has been held by another process for {GUARD_TIMEOUT:.0f} seconds")
-        try:
-            yield
-        finally:
-            hold.release()
+            raise LockTimeout(f"{path} has been held for {GUARD_TIMEOUT:.0f} seconds; look for a stopped process")
+
+
+_mutexes: dict[str, threading.Lock] = {}
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mutexes.clear)
 
 
 class _Flock:
