@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_program_that_uses_the_public_names_is_well_typed(tmp_path: Path) -> None:
     program = Path(__file__).parent / "typing" / "api.py"
     run = subprocess.run(

@@ -64,13 +64,16 @@ SIBLINGS = PROVIDERS["a grace with siblings"]
 DECLINES = (Unsent("no route"), Busy("429", 3.0), Busy("503", None), Misconfigured("invalid_client", ""))
 
 SCENARIOS = [
+    Scenario("an API refuses", times=(-1800.0, -1795.0, 0.0), rejecting=True, accidents=((LOST, 1),)),
+    Scenario("a service", service=True, accidents=((CRASH, 1), (LOST, 1))),
+    Scenario("three processes and a crash", processes=3, times=SHORT, accidents=((CRASH, 1),)),
+    Scenario("three processes and a loss", processes=3, times=SHORT, accidents=((LOST, 1),)),
     Scenario("nothing goes wrong", times=STALE),
     Scenario("nothing goes wrong, policy login", policy=LOGIN_AGAIN, times=STALE),
     Scenario("nothing goes wrong, three processes", processes=3, times=STALE),
     *_crash_and_loss(),
     Scenario("a token near its end", times=STALE, accidents=((CRASH, 1), (LOST, 1))),
     Scenario("a token near its end, policy login", times=STALE, policy=LOGIN_AGAIN, accidents=((CRASH, 1), (LOST, 1))),
-    Scenario("an API refuses", times=(-1800.0, -1795.0, -60.0, 0.0), rejecting=True, accidents=((CRASH, 1), (LOST, 1))),
     Scenario("two resources", resources=("", "x"), times=SHORT, accidents=((CRASH, 1), (LOST, 1))),
     Scenario("the provider declines", declines=DECLINES, accidents=((CRASH, 1), (DECLINED, 1))),
     Scenario(
@@ -104,14 +107,20 @@ SCENARIOS = [
     Scenario("an older copy is put back while a write fails", times=SHORT, accidents=((RESTORED, 1), (NOT_WRITTEN, 1))),
     Scenario("the record is removed", times=SHORT, accidents=((REMOVED, 1), (NOT_WRITTEN, 1), (LOGIN, 1))),
     Scenario("the answer is somebody else's", times=SHORT, accidents=((OTHER_PERSON, 1), (LOGIN, 1), (NOT_WRITTEN, 1))),
-    Scenario("a service", service=True, accidents=((CRASH, 1), (LOST, 1), (DECLINED, 1))),
-    Scenario("three processes and a crash", processes=3, accidents=((CRASH, 1),)),
-    Scenario("three processes and a loss", processes=3, times=(0.0, 5.0, 15.0), accidents=((LOST, 1),)),
     Scenario("three processes and a log-in", processes=3, times=SHORT, accidents=((LOGIN, 1),)),
     Scenario("three processes and a lockless program", processes=3, times=SHORT, accidents=((ROGUE, 1),)),
 ]
 
 LARGE = [
+    Scenario("three processes and a crash, at length", processes=3, accidents=((CRASH, 1),)),
+    Scenario(
+        "an API refuses, at length",
+        times=(-1800.0, -1795.0, -60.0, 0.0),
+        rejecting=True,
+        accidents=((CRASH, 1), (LOST, 1)),
+    ),
+    Scenario("a service, declined", service=True, accidents=((CRASH, 1), (LOST, 1), (DECLINED, 1))),
+    Scenario("three processes and a loss, at length", processes=3, times=(0.0, 5.0, 15.0), accidents=((LOST, 1),)),
     Scenario("two crashes, two losses", accidents=((CRASH, 2), (LOST, 2))),
     Scenario(
         "two crashes, two losses, siblings",
