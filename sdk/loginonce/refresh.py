@@ -105,7 +105,6 @@ class Problem(NamedTuple):
     reason: Reason = "none"
     detail: str = ""
     retry_after: float | None = None
-    error: str = ""
 
 
 class Use(NamedTuple):
@@ -509,7 +508,7 @@ def _judge(state: Refresh, answered: Answered, now: float) -> Next:
         case Busy(detail, retry_after):
             return _settle(spent, Problem("later", "none", detail, retry_after), "busy", now, marker=state.earlier)
         case Misconfigured(error, detail):
-            problem = Problem("misconfigured", detail=detail or error, error=error)
+            problem = Problem("misconfigured", detail=detail or error)
             return _settle(spent, problem, "misconfigured", now, marker=state.earlier)
         case Lost(detail):
             return _settle(spent, Problem("later", detail=detail), "lost", now, marker=_ours(state).marker)

@@ -12,6 +12,7 @@ import os
 import time
 import weakref
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,7 @@ from requests.utils import get_auth_from_url
 from .bearer import BearerAuth, answer_401, forget, put_on
 from .client import Discovery, Provider
 from .config import Settings, open_store, settings
-from .errors import CorruptStore, LoginRequired, StoreError
+from .errors import ConfigurationError, CorruptStore, LoginRequired, StoreError
 from .home import state_folder
 from .login.flow import SignedIn
 from .model import Account, Client, Grant, GrantKey, Secret, TokenSet, scope_set
@@ -342,8 +343,9 @@ class Session(requests.Session):
         origins: frozenset[str] = state.pop("_origins")
         if made.client_secret is None:
             # By the same rule as anywhere: a secret in the environment counts for the client that it names there.
-            here = settings(made.profile or made.issuer, **({} if made.profile else {"client_id": made.client_id}))
-            made = replace(made, client_secret=here.client_secret)
+            with suppress(ConfigurationError):  # a profile that is not known here: the rest has come along
+                here = settings(made.profile or made.issuer, **({} if made.profile else {"client_id": made.client_id}))
+                made = replace(made, client_secret=here.client_secret)
         self.__dict__.update(state)
         self._build(made, store, origins)
         if "auth" in state:

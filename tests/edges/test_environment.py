@@ -175,8 +175,8 @@ def test_a_real_process_knows_whether_it_is_at_a_terminal(at_a_terminal: bool) -
 
 @pytest.fixture
 def real_kernel() -> Iterator[Any]:
-    pytest.importorskip("ipykernel")
-    manager = pytest.importorskip("jupyter_client.manager")
+    from jupyter_client import manager
+
     started, client = manager.start_new_kernel(kernel_name="python3")
     yield client
     client.stop_channels()

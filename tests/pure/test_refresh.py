@@ -872,7 +872,7 @@ def test_a_verdict_that_cannot_be_written_leaves_the_mark_and_sends_nothing_more
         (
             Misconfigured("invalid_client", ""),
             "misconfigured",
-            Problem("misconfigured", detail="invalid_client", retry_after=1.0, error="invalid_client"),
+            Problem("misconfigured", detail="invalid_client", retry_after=1.0),
         ),
     ],
 )
