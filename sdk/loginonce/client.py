@@ -257,24 +257,23 @@ class Provider:
         return claims
 
     def _id_token(self, id_token: Secret, access_token: str, nonce: str | None, at: float) -> dict[str, Any]:
-        server = self.server
-        for last in (False, True):
-            try:
-                return idtoken.validate(
-                    id_token,
-                    self._jwks(),
-                    issuer=server.issuer,
-                    client_id=self.client.client_id,
-                    access_token=access_token,
-                    nonce=nonce,
-                    now=at,
-                    algorithms=server.id_token_signing_alg_values_supported,
-                )
-            except idtoken.UnknownKey:
-                if last:  # the keys were fetched twice, so they were not about to change
-                    raise
-                time.sleep(1.0)
-        raise AssertionError
+        try:
+            return self._validated(id_token, access_token, nonce, at)
+        except idtoken.UnknownKey:
+            time.sleep(1.0)  # the keys may have been rotated a moment ago: asked for once more
+            return self._validated(id_token, access_token, nonce, at)
+
+    def _validated(self, id_token: Secret, access_token: str, nonce: str | None, at: float) -> dict[str, Any]:
+        return idtoken.validate(
+            id_token,
+            self._jwks(),
+            issuer=self.server.issuer,
+            client_id=self.client.client_id,
+            access_token=access_token,
+            nonce=nonce,
+            now=at,
+            algorithms=self.server.id_token_signing_alg_values_supported,
+        )
 
     def _jwks(self) -> dict[str, Any]:
         url = self._endpoint("jwks_uri", "checking an ID token")

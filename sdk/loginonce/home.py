@@ -10,9 +10,10 @@ import functools
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["config_file", "process_identity", "state_folder"]
+__all__ = ["at_fork_in_child", "config_file", "process_identity", "state_folder"]
 
 _STARTED = time.time()
 
@@ -51,3 +52,9 @@ def _identity(pid: int) -> str:
     except (OSError, IndexError):
         start = f"{_STARTED:.0f}"
     return f"{socket.gethostname()}/{boot}/{pid}/{start}"
+
+
+def at_fork_in_child(forget: Callable[[], object]) -> None:
+    """Have this called in each forked child, where the platform forks at all."""
+    register = getattr(os, "register_at_fork", lambda **_: None)
+    register(after_in_child=forget)

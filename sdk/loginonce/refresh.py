@@ -604,13 +604,10 @@ def supersede(earned: Grant, current: Grant | None) -> Write | Revoke | None:
 
 def _superseded(state: Refresh, current: Grant | None) -> Next:
     """Our answer came, and the record is not the one that we wrote ahead (DESIGN 4, step 8)."""
-    match supersede(_ours(state), current):
-        case Write(grant, expected) as over:
-            return replace(state, grant=grant, base=expected), over
-        case Revoke(token):
-            return _release(replace(state, revoking=token), "look")
-        case None:
-            return _release(state, "look")
+    following = supersede(_ours(state), current)
+    if isinstance(following, Write):
+        return replace(state, grant=following.grant, base=following.expected), following
+    return _release(replace(state, revoking=following.token if following else None), "look")
 
 
 def _unreadable(state: Refresh, memory: Grant | None, detail: str, now: float) -> Next:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import time
 import weakref
 from collections.abc import Iterable, Mapping
@@ -24,7 +23,7 @@ from .bearer import BearerAuth, answer_401, forget, put_on
 from .client import Discovery, Provider
 from .config import Settings, open_store, settings
 from .errors import ConfigurationError, CorruptStore, LoginRequired, StoreError
-from .home import state_folder
+from .home import at_fork_in_child, state_folder
 from .login.flow import SignedIn
 from .model import Account, Client, Grant, GrantKey, Secret, TokenSet, scope_set
 from .refresh import Policy, grant_of_login, grant_of_logout
@@ -404,5 +403,4 @@ def _after_fork() -> None:
                 adapter.__setstate__(adapter.__getstate__())
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork_in_child(_after_fork)

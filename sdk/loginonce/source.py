@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import secrets
 import threading
 import time
@@ -37,7 +36,7 @@ from .errors import (
     StoreError,
     TransportError,
 )
-from .home import process_identity
+from .home import at_fork_in_child, process_identity
 from .model import Grant, GrantKey, Order, TokenSet
 from .refresh import Policy, Problem, Want
 from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
@@ -369,9 +368,9 @@ class _Run:
             case refresh.Send(grant):
                 return self._send(grant)
             case refresh.Release():
-                if self._hold is not None:
-                    self._hold.release()
-                    self._hold = None
+                assert self._hold is not None
+                self._hold.release()
+                self._hold = None
                 return refresh.Released()
             case refresh.Revoke(token):
                 source.provider.revoke(token, "refresh_token")
@@ -477,9 +476,8 @@ def _gate(store: TokenStore, key: GrantKey) -> _Gate:
     return _gates.get(place) or _gates.setdefault(place, _Gate())
 
 
-if hasattr(os, "register_at_fork"):
-    # A child has none of the threads that stand at the gates; it starts with none standing (HAZARDS 13).
-    os.register_at_fork(after_in_child=_gates.clear)
+# A child has none of the threads that stand at the gates; it starts with none standing (HAZARDS 13).
+at_fork_in_child(_gates.clear)
 
 
 @dataclass
@@ -522,15 +520,13 @@ class _Rescuer:
         except OrderConflict as conflict:
             if conflict.current is not None and conflict.current.order == self.grant.order:
                 log.warning("the renewed login for %s is saved now", self.source.key)  # by an attempt that failed late
-            match refresh.supersede(self.grant, conflict.current):
-                case refresh.Write(grant, expected):
-                    self.gate.unsaved = self.grant = grant
-                    self.expected = expected
-                    return False
-                case refresh.Revoke(token):
-                    revoking = token
-                case None:
-                    pass
+            following = refresh.supersede(self.grant, conflict.current)
+            if isinstance(following, refresh.Write):
+                self.gate.unsaved = self.grant = following.grant
+                self.expected = following.expected
+                return False
+            if isinstance(following, refresh.Revoke):
+                revoking = following.token
         except StoreError:
             return False
         else:

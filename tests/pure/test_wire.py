@@ -21,6 +21,7 @@ from loginonce.wire import (
     DeviceAuthorization,
     Granted,
     Lost,
+    Members,
     Misconfigured,
     Refused,
     TokenAnswer,
@@ -32,6 +33,7 @@ from loginonce.wire import (
     judge_refresh,
     judge_token,
     metadata_urls,
+    on_this_machine,
     origin,
     parse_challenges,
     read_metadata,
@@ -857,3 +859,32 @@ def test_any_device_answer_is_a_prompt_or_a_documented_error(status: int, body: 
     else:
         assert (read.user_code + read.verification_uri + read.verification_uri_complete).isprintable()
         assert read.interval > 0 < read.expires_in
+
+
+# ── what shows, and what is an address ───────────────────────────────────────────────────────────────────
+
+
+def test_an_answer_shows_how_long_it_is_and_not_what_it_says() -> None:
+    assert repr(Answer(200, {}, b"secret")) == "<answer 200, 6 bytes>"
+
+
+def test_members_show_their_names_and_not_their_values() -> None:
+    assert repr(Members(refresh_token="secret", a=1)) == "<2 members: a, refresh_token>"
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("http://127.0.0.1:80/x", True),
+        ("http://localhost", True),
+        ("https://id.example.org", False),
+        ("http://[::1", False),
+        ("nonsense", False),
+    ],
+)
+def test_only_loopback_is_on_this_machine(url: str, here: bool) -> None:
+    assert on_this_machine(url) is here
+
+
+def test_what_is_no_address_has_no_origin() -> None:
+    assert origin("http://[::1") == origin("http://x:port") == ""

@@ -145,6 +145,15 @@ def test_a_guard_that_is_held_too_long_is_a_lock_timeout_and_changes_nothing(
         assert store.load(KEY).grant.order == (1, 0, 0)  # type: ignore[union-attr]
 
 
+def test_a_guard_that_another_thread_holds_too_long_is_a_lock_timeout_too(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GUARD_TIMEOUT", 0.02)
+    with store._guard(KEY), pytest.raises(LockTimeout, match="has been held"):
+        store.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 0))
+    assert store.load(KEY).grant.order == (1, 0, 0)  # type: ignore[union-attr]
+
+
 def test_the_lock_is_free_once_its_holder_was_killed_though_a_forked_child_lives_on(
     store: FileStore, folder: Path, tmp_path: Path
 ) -> None:

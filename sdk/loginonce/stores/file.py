@@ -30,6 +30,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import CorruptStore, LockTimeout, StoreError
+from ..home import at_fork_in_child
 from ..model import Grant, GrantKey, Order
 from ..record import decode, encode
 from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
@@ -210,8 +211,7 @@ class FileStore(TokenStore):
 
 _mutexes: dict[str, threading.Lock] = {}
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_mutexes.clear)
+at_fork_in_child(_mutexes.clear)
 
 
 class _Flock:
