@@ -123,8 +123,9 @@ def _rewound(request: requests.PreparedRequest) -> bool:
 class BearerAuth(AuthBase):
     """The same for requests sent without a `loginonce.Session`: `requests.get(url, auth=session.auth)`.
 
-    The token is taken off again when the answer is there, but for one that redirects, and nothing can be
-    done where no answer comes: the exception's frames belong to others.  A `Session` does both.
+    A request that was prepared with it is good for one sending: the token is taken off again when the answer is
+    there, but for one that redirects, and nothing can be done where no answer comes: the exception's frames
+    belong to others.  A `Session` does all of that.
     """
 
     def __init__(self, source: TokenSource) -> None:

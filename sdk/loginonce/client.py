@@ -61,8 +61,11 @@ class Provider:
     @property
     def server(self) -> AuthorizationServer:
         """The provider's metadata: from memory, from the folder, or asked for now."""
+        return self._learnt(BUDGET)
+
+    def _learnt(self, budget: float) -> AuthorizationServer:
         if self._server is None:
-            documents = (not self._doubted and self._kept()) or self._asked_again()
+            documents = (not self._doubted and self._kept(self._discovery.max_age)) or self._asked_or_kept(budget)
             self._doubted = False
             self._server = wire.read_metadata(self._discovery.issuer, documents, self._discovery.overrides)
         return self._server
@@ -72,12 +75,12 @@ class Provider:
         self._server = None
         self._doubted = True
 
-    def _asked_again(self) -> list[dict[str, Any]]:
+    def _asked_or_kept(self, budget: float) -> list[dict[str, Any]]:
         try:
-            return self._asked()
+            return self._asked(budget)
         except TransportError:
-            if self._doubted and (kept := self._kept()):
-                return kept  # nobody is there at all: no reason to know less than before
+            if kept := self._kept(float("inf")):
+                return kept  # nobody is there to ask: no reason to know less than before, however long ago
             raise
 
     def _path(self) -> Path | None:
@@ -86,14 +89,14 @@ class Provider:
         digest = hashlib.sha256(self._discovery.issuer.encode()).hexdigest()[:24]
         return self._discovery.folder / f"{digest}.json"
 
-    def _kept(self) -> list[dict[str, Any]]:
+    def _kept(self, max_age: float) -> list[dict[str, Any]]:
         path = self._path()
         if path is None:
             return []
         try:
             # As private as a login: who could write here could have our refresh tokens sent elsewhere.
             found = read_private(str(path))
-            if found is None or not 0 <= time.time() - found[1].st_mtime < self._discovery.max_age:
+            if found is None or not 0 <= time.time() - found[1].st_mtime < max_age:
                 return []
             documents = json.loads(found[0])
             wire.read_metadata(self._discovery.issuer, documents, {})
@@ -101,7 +104,7 @@ class Provider:
             return []
         return list(documents)
 
-    def _asked(self) -> list[dict[str, Any]]:
+    def _asked(self, budget: float) -> list[dict[str, Any]]:
         issuer = self._discovery.issuer
         if not wire.secure(issuer):
             raise ConfigurationError(
@@ -113,7 +116,7 @@ class Provider:
         whole, oddity = True, ""
         for url in wire.metadata_urls(issuer):
             try:
-                answer = self._transport.get(url, budget=BUDGET)
+                answer = self._transport.get(url, budget=budget / 2)  # there are two of them
             except TransportError as error:
                 unreachable = error
                 continue
@@ -158,9 +161,13 @@ class Provider:
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def prepare(self) -> wire.Reply | None:
-        """Learn what `refresh` needs, so that it has nothing else to ask; a `Reply` says why it could not be."""
+    def prepare(self, budget: float = BUDGET) -> wire.Reply | None:
+        """Learn what `refresh` needs, so that it has nothing else to ask; a `Reply` says why it could not be.
+
+        `budget`: seconds for all of it.
+        """
         try:
+            self._learnt(budget)
             self._endpoint("token_endpoint", "renewing a login")
         except TransportError as error:
             return wire.Unsent(str(error))

@@ -52,6 +52,9 @@ class LoggedOut(NamedTuple):
 _ADDRESSED = "_loginonce_addressed"
 """Where an answer, and the next hop of a redirect, keep the origin that the caller addressed."""
 
+_NOBODY = ""
+"""Kept there where no origin may have the token."""
+
 
 class Session(requests.Session):
     """A `requests.Session` whose requests are signed in, and stay so.
@@ -241,12 +244,20 @@ class Session(requests.Session):
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        """As requests does it.  The token is put on when the request is sent, and .netrc stays out of it."""
-        if request.auth is None and (self.auth is None or self.auth is self._bearer):
+        """As requests does it.  The token is put on when the request is sent, and .netrc stays out of it.
+
+        Whoever brings another authentication (`auth=`, `session.auth`, one in the address) gets no token, and a
+        session whose `auth` was set to None signs nothing.
+        """
+        in_address = get_auth_from_url(str(request.url))
+        ours = request.auth is None and self.auth is self._bearer and not any(in_address)
+        if ours or (request.auth is None and any(in_address)):
             request = copy.copy(request)
-            in_address = get_auth_from_url(str(request.url))
-            request.auth = in_address if any(in_address) else _signed_when_sent
-        return super().prepare_request(request)
+            request.auth = _signed_when_sent if ours else in_address
+        prepared = super().prepare_request(request)
+        if not ours:
+            prepared.__dict__[_ADDRESSED] = _NOBODY
+        return prepared
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """As requests does it, with a token where one may go.  Each hop of a redirect comes by here.
@@ -256,38 +267,23 @@ class Session(requests.Session):
         if not isinstance(request, requests.PreparedRequest):
             return super().send(request, **kwargs)
         url = request.url or ""
-        addressed: str = request.__dict__.get(_ADDRESSED) or origin(url)
-        if "Authorization" in request.headers or not self._may_carry(url, addressed):
-            return super().send(request, **kwargs)
-        token = self.source.token()
-        signed = _signed(request, token)
-
-        def answered(response: requests.Response, **settings: Any) -> requests.Response | None:
-            response.request = request
-            response.__dict__[_ADDRESSED] = addressed
-            if response.status_code != 401:
-                return None
-            extract_cookies_to_jar(self.cookies, request, response.raw)  # type: ignore[no-untyped-call]  # requests'
-            again = answer_401(
-                self.source,
-                token,
-                response,
-                lambda repeated: self.get_adapter(url=repeated.url or "").send(repeated, **settings),
-            )
-            again.__dict__[_ADDRESSED] = addressed
-            return again
-
-        # First of all hooks: the others see the answer that counts.
-        signed.hooks = {**request.hooks, "response": [answered, *_hooks(request)]}
+        addressed: str | None = request.__dict__.get(_ADDRESSED)
+        if addressed is None:  # nobody's hop: the caller's own request
+            ours = self.auth is self._bearer and "Authorization" not in request.headers
+            addressed = origin(url) if ours else _NOBODY
+        token = self.source.token() if self._may_carry(url, addressed) else None
+        hop = _Hop(self, request, addressed, token)
         try:
-            return super().send(signed, **kwargs)
+            return super().send(hop.travelling, **kwargs)
         except BaseException as error:
             forget(error)
-            if getattr(error, "request", None) is signed:
+            if getattr(error, "request", None) is hop.travelling:
                 error.request = request  # type: ignore[attr-defined]  # of requests' own exceptions
             raise
 
     def _may_carry(self, url: str, addressed: str) -> bool:
+        if addressed == _NOBODY:
+            return False
         here = origin(url)
         if here != addressed and here not in self._origins:
             return False
@@ -297,14 +293,15 @@ class Session(requests.Session):
         return False
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Keep in mind which origin the caller addressed: a redirect's is not one (HAZARDS 25)."""
-        addressed: str | None = response.__dict__.get(_ADDRESSED)
-        if addressed is None:
-            super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]  # requests'
-            return
+        """Keep in mind which origin the caller addressed: a redirect's is not one (HAZARDS 25).
+
+        An answer that does not say (a hook has made another of it) leads to no origin at all.
+        """
+        addressed: str = response.__dict__.get(_ADDRESSED, _NOBODY)
         # The hop begins unsigned; what belongs on it is put on when it is sent.
-        prepared_request.headers.pop("Authorization", None)
-        prepared_request.hooks = response.request.hooks
+        if isinstance(prepared_request.headers.get("Authorization"), Secret):
+            del prepared_request.headers["Authorization"]
+        prepared_request.hooks = {**prepared_request.hooks, "response": _hooks(prepared_request)}
         prepared_request.__dict__[_ADDRESSED] = addressed
         if not self._may_carry(prepared_request.url or "", addressed):
             super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]  # requests'
@@ -326,6 +323,9 @@ class Session(requests.Session):
         other.__setstate__(self._state())
         return other
 
+    def __deepcopy__(self, memo: object) -> Session:
+        return self.__copy__()
+
     def _state(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in self.__attrs__}
         if state.get("auth") is self._bearer:
@@ -344,7 +344,8 @@ class Session(requests.Session):
             # By the same rule as anywhere: a secret in the environment counts for the client that it names there.
             with suppress(ConfigurationError):  # a profile that is not known here: the rest has come along
                 here = settings(made.profile or made.issuer, **({} if made.profile else {"client_id": made.client_id}))
-                made = replace(made, client_secret=here.client_secret)
+                if (here.issuer, here.client_id) == (made.issuer, made.client_id):
+                    made = replace(made, client_secret=here.client_secret)
         self.__dict__.update(state)
         self._build(made, store, origins)
         if "auth" in state:
@@ -359,18 +360,48 @@ class Session(requests.Session):
         )
 
 
-def _signed(request: requests.PreparedRequest, token: TokenSet) -> requests.PreparedRequest:
-    """A copy that carries a token; body and cookies are the same objects."""
-    signed = requests.PreparedRequest()
-    signed.__dict__.update(request.__dict__)
-    signed.headers = request.headers.copy()
-    put_on(signed, token)
-    return signed
+class _Hop:
+    """One request on its way: what travels, and the hooks that see its answer first and last."""
+
+    def __init__(
+        self, session: Session, request: requests.PreparedRequest, addressed: str, token: TokenSet | None
+    ) -> None:
+        self._session = session
+        self._request = request
+        self._addressed = addressed
+        self._token = token
+        # A copy; body and cookies are the same objects.
+        self.travelling = requests.PreparedRequest()
+        self.travelling.__dict__.update(request.__dict__)
+        self.travelling.headers = request.headers.copy()
+        self.travelling.hooks = {**request.hooks, "response": [self.answered, *_hooks(request), self.keep_in_mind]}
+        if token is not None:
+            put_on(self.travelling, token)
+
+    def answered(self, response: requests.Response, **settings: Any) -> requests.Response | None:
+        """Before all other hooks: they see the answer that counts."""
+        session = self._session
+        response.request = self._request
+        if self._token is None or response.status_code != 401:
+            return None
+        extract_cookies_to_jar(session.cookies, self._request, response.raw)  # type: ignore[no-untyped-call]  # requests'
+        return answer_401(
+            session.source,
+            self._token,
+            response,
+            lambda again: session.get_adapter(url=again.url or "").send(again, **settings),
+        )
+
+    def keep_in_mind(self, response: requests.Response, **_: Any) -> None:
+        """After all other hooks, for the next hop."""
+        response.__dict__[_ADDRESSED] = self._addressed
 
 
 def _hooks(request: requests.PreparedRequest) -> list[Any]:
+    """The caller's hooks, without those of an earlier hop."""
     hooks: Any = request.hooks.get("response") or []
-    return [hooks] if callable(hooks) else list(hooks)
+    hooks = [hooks] if callable(hooks) else hooks
+    return [hook for hook in hooks if not isinstance(getattr(hook, "__self__", None), _Hop)]
 
 
 def _signed_when_sent(request: requests.PreparedRequest) -> requests.PreparedRequest:

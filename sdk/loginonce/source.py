@@ -318,7 +318,7 @@ class _Run:
         background = self._machine.meanwhile is not None
         try:
             # Discovery comes before the lock: nothing slow is left to do inside (DESIGN 4, step 1).
-            self._unprepared = self._source.provider.prepare()
+            self._unprepared = self._source.provider.prepare(budget=self._source.policy.wait_timeout)
             self._outcome = self._drive()
         except BaseException as error:
             self._outcome = error
@@ -390,13 +390,14 @@ class _Run:
             raise LockTimeout("the caller has given up waiting")
         key, store = self._source.key, self._source.store
         waited = max(0.0, time.time() - self._started)
-        before = store.stamp(key)
         until = time.monotonic() + min(seconds, 0.05)
-        while (left := until - time.monotonic()) > 0:
-            # Often at first, since most waits end soon; less so later, to leave the machine to the provider.
-            time.sleep(min(left, 0.002 + min(waited, 0.5) / 25))
-            if store.stamp(key) != before:
-                return
+        with suppress(StoreError):  # what follows is to read the record, and tells
+            before = store.stamp(key)
+            while (left := until - time.monotonic()) > 0:
+                # Often at first, since most waits end soon; less so later, to leave the machine to the provider.
+                time.sleep(min(left, 0.002 + min(waited, 0.5) / 25))
+                if store.stamp(key) != before:
+                    return
 
     def _write(self, grant: Grant, expected: Order | None, *, reserve: bool) -> refresh.Event:
         try:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 import loginonce
 from loginonce.cli import commands
 from loginonce.cli.text import duration, moment, plain
+from loginonce.model import Marker
 from loginonce.testing import FakeProvider, Fault
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -317,6 +319,28 @@ def test_status_of_a_renewal_that_has_to_wait_exits_with_5(
     done = here("status")
     assert done.returncode == 5
     assert "retry later" in done.stdout
+
+
+def test_status_of_a_client_that_is_refused_is_an_error_and_asks_nobody_to_sign_in(
+    lab: loginonce.Session, provider: FakeProvider, here: Run
+) -> None:
+    provider.faults.add(Fault.answer({"error": "invalid_client"}, 401))
+    with pytest.raises(loginonce.ConfigurationError):
+        lab.source.renew()
+    grant = lab.source.grant()
+    lab.source.change(lambda _: replace(grant, attempt=grant.attempt + 1, tokens=()))
+    told = here("status", "--json")
+    (login,) = json.loads(told.stdout)["logins"]
+    assert (told.returncode, login["state"], login["reason"]) == (1, "error", None)
+
+
+def test_status_while_another_process_renews_is_no_verdict(lab: loginonce.Session, here: Run) -> None:
+    grant = lab.source.grant()
+    now = time.time()
+    marker = Marker(grant.spendable, "nonce", "elsewhere/1/2/3", now, now + 20, sends=2)
+    lab.source.change(lambda _: replace(grant, attempt=grant.attempt + 1, tokens=(), state="SPENDING", marker=marker))
+    told = here("status", "--json")
+    assert (told.returncode, json.loads(told.stdout)["logins"][0]["state"]) == (0, "signed_in")
 
 
 def test_status_of_all_tells_of_logins_without_a_profile_and_of_profiles_without_a_login(

@@ -18,6 +18,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import requests
@@ -724,11 +725,6 @@ def test_a_name_and_password_in_the_address_are_used_as_requests_does(
     assert elsewhere.authorizations == ["Basic YTpi", "Basic YTpi"]
 
 
-def test_a_caller_that_takes_auth_away_is_still_signed_in(fake_provider: FakeProvider, lab: loginonce.Session) -> None:
-    lab.auth = None
-    assert lab.get(fake_provider.api("/runs")).status_code == 200
-
-
 # ── other ways to use the login ──────────────────────────────────────────────────────────────────────────
 
 
@@ -1432,3 +1428,140 @@ def test_a_login_is_not_stopped_by_a_damaged_record(open_session: Open, monkeypa
     monkeypatch.setenv("CI", "true")
     with pytest.raises(loginonce.LoginFailed, match="nobody is here"):
         open_session().login()
+
+
+# Where a token goes in longer chains, and whose authentication counts.
+
+
+class ApiKey(requests.auth.AuthBase):
+    """An authentication that leaves Authorization alone."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["X-Api-Key"] = "k"
+        return request
+
+
+class Replacing:
+    """A hook that makes another answer of each."""
+
+    def __call__(self, response: requests.Response, **_: Any) -> requests.Response:
+        other = requests.Response()
+        other.__dict__.update({k: v for k, v in response.__dict__.items() if not k.startswith("_loginonce")})
+        return other
+
+
+class Abroad:
+    """Another origin: `/to?` sends the visitor on, every path keeps in mind which Authorization came by."""
+
+    def __init__(self) -> None:
+        self.heard: list[str | None] = []
+        heard = self.heard
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                heard.append(self.headers.get("Authorization"))
+                onward = parse_qs(urlsplit(self.path).query).get("to")
+                self.send_response(302 if onward else 200)
+                if onward:
+                    self.send_header("Location", onward[0])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_address[1]}/"
+
+
+@pytest.fixture
+def abroad() -> Iterator[Abroad]:
+    there = Abroad()
+    thread = threading.Thread(target=there.server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield there
+    there.server.shutdown()
+    there.server.server_close()
+    thread.join()
+
+
+def on_to(through: str, to: str) -> str:
+    return f"{through}?{urlencode({'to': to})}"
+
+
+def led_abroad(here: FakeProvider, abroad: Abroad, *, hops: int) -> str:
+    """An address of ours that leads abroad, and there from one to the next so many times."""
+    address = abroad.address
+    for _ in range(hops):
+        address = on_to(abroad.address, address)
+    return on_to(here.api("/redirect"), address)
+
+
+@pytest.mark.parametrize("hops", [0, 1, 2])
+def test_however_long_it_is_led_around_abroad_no_token_goes_along(
+    fake_provider: FakeProvider, lab: loginonce.Session, abroad: Abroad, hops: int
+) -> None:
+    assert lab.get(led_abroad(fake_provider, abroad, hops=hops)).status_code == 200
+    assert abroad.heard == [None] * (hops + 1)
+
+
+def test_followed_by_hand_no_token_goes_abroad_either(
+    fake_provider: FakeProvider, lab: loginonce.Session, abroad: Abroad
+) -> None:
+    answer = lab.get(led_abroad(fake_provider, abroad, hops=1), allow_redirects=False)
+    while answer.next is not None:
+        answer = lab.send(answer.next, allow_redirects=False)
+    assert abroad.heard == [None, None]
+
+
+def test_back_from_abroad_the_token_is_put_on_again(
+    fake_provider: FakeProvider, lab: loginonce.Session, abroad: Abroad
+) -> None:
+    back = on_to(abroad.address, fake_provider.api("/runs"))
+    answer = lab.get(on_to(fake_provider.api("/redirect"), back))
+    assert answer.json()["subject"] == "ada"
+    assert abroad.heard == [None]
+
+
+def test_a_hook_that_replaces_the_answer_does_not_send_the_token_abroad(
+    fake_provider: FakeProvider, lab: loginonce.Session, abroad: Abroad
+) -> None:
+    lab.get(led_abroad(fake_provider, abroad, hops=1), hooks={"response": Replacing()})
+    assert abroad.heard == [None, None]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"auth": ("u", "p")},
+        {"auth": ApiKey()},
+        {"auth": requests.auth.HTTPDigestAuth("u", "p")},
+        {"headers": {"Authorization": "Mine x"}},
+    ],
+    ids=["basic", "a header of its own", "digest", "by hand"],
+)
+def test_who_brings_an_authentication_of_their_own_sends_no_token_anywhere(
+    fake_provider: FakeProvider, lab: loginonce.Session, abroad: Abroad, own: dict[str, Any]
+) -> None:
+    lab.get(on_to(abroad.address, on_to(fake_provider.api("/redirect"), abroad.address)), **own)
+    lab.get(on_to(abroad.address, abroad.address), **own)
+    assert not [header for header in abroad.heard if header and header.startswith("Bearer")]
+    assert fake_provider.stats.token_requests == 0
+
+
+@pytest.mark.parametrize("own", [None, ApiKey()], ids=["none", "another"])
+def test_a_session_whose_auth_is_set_to_something_else_signs_nothing(
+    lab: loginonce.Session, abroad: Abroad, own: Any
+) -> None:
+    lab.get(abroad.address)
+    lab.auth = own
+    lab.get(abroad.address)
+    assert [bool(header) for header in abroad.heard] == [True, False]
+
+
+def test_a_deep_copy_keeps_the_client_secret(fake_provider: FakeProvider, loginonce_home: Path) -> None:
+    name, secret = fake_provider.confidential_client
+    robot = loginonce.Session(
+        fake_provider.issuer, client_id=name, client_secret=secret, grant="client_credentials", scope="openid"
+    )
+    assert copy.deepcopy(robot).get(fake_provider.api("/runs")).status_code == 200

@@ -755,3 +755,20 @@ def test_a_provider_of_another_issuer_gets_no_secret(serve: Serve) -> None:
         provider.client_credentials(scope="")
     assert isinstance(refreshed(provider, grant), Misconfigured)
     assert not any(b"canary" in request or b"POST" in request for request in server.requests)
+
+
+# While the provider's own pages are away.
+
+
+def test_documents_of_yesterday_are_better_than_none(fake_provider: FakeProvider, folder: Path, kept: Path) -> None:
+    long_ago = time.time() - 10 * 86400
+    os.utime(kept, (long_ago, long_ago))
+    fake_provider.faults.add(Fault.drop_before(), times=None, where="discovery")
+    assert public(fake_provider, folder=folder).server.token_endpoint
+
+
+def test_learning_about_a_provider_has_one_budget_for_all_of_it(fake_provider: FakeProvider) -> None:
+    fake_provider.faults.add(Fault.delay(30, after=False), times=None, where="discovery")
+    began = time.monotonic()
+    assert isinstance(public(fake_provider).prepare(budget=0.4), Unsent)
+    assert time.monotonic() - began < 5

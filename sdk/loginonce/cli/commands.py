@@ -429,7 +429,7 @@ def _status(profile: str | None, *, everything: bool, as_json: bool) -> int:
             say("Nobody is signed in, and there is no profile yet")
     if everything:
         return OK
-    return {"login_required": LOGIN_REQUIRED, "retry_later": UNREACHABLE}.get(standings[0].state, OK)
+    return {"login_required": LOGIN_REQUIRED, "retry_later": UNREACHABLE, "error": FAILED}.get(standings[0].state, OK)
 
 
 @loginonce.command("profiles")

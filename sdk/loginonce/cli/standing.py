@@ -143,7 +143,8 @@ def all_standings(now: float) -> Iterator[Standing]:
 def _standing(session: Session, want: Want, now: float) -> Standing:
     source, account = session.source, session.account
     grant = source.grant()
-    verdict = decide(grant, want, session.settings.policy, now)
+    # Not under the lock: whoever has left a marker may be alive, and about to save.
+    verdict = decide(grant, want, session.settings.policy, now, locked=False)
     token = grant.token_for(want.resource) if grant else None
     marker = grant.marker if grant else None
     standing = Standing(
@@ -167,6 +168,8 @@ def _standing(session: Session, want: Want, now: float) -> Standing:
     problem = str(source.error(verdict).args[0])
     if verdict.kind == "later":
         return replace(standing, state="retry_later", problem=problem)
+    if verdict.kind == "misconfigured":
+        return replace(standing, state="error", problem=problem)
     return replace(standing, state="login_required", reason=verdict.reason, problem=problem, renews=False)
 
 
