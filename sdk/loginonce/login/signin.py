@@ -22,10 +22,34 @@ from .choose import choose
 from .device import DeviceFlow
 from .flow import ClientCredentialsFlow, HandedFlow, LoginFlow, PasswordFlow, Prompt, SignedIn
 
-__all__ = ["Presenter", "TextPresenter", "sign_in"]
+__all__ = ["Presenter", "TextPresenter", "Wishes", "sign_in"]
 
 SLICE = 0.1
 """Seconds between two looks at whether the wait is still wanted; what an interrupt takes at most."""
+
+
+class Wishes(Protocol):
+    """What of a login's settings matters to a sign-in; `config.Settings` has it."""
+
+    @property
+    def scope(self) -> str:
+        """What to ask for, separated by spaces."""
+
+    @property
+    def resource(self) -> str:
+        """The API that the token is for (RFC 8707), or ""."""
+
+    @property
+    def redirect_uri(self) -> str:
+        """Where the browser comes back, as it is registered, or ""."""
+
+    @property
+    def grant(self) -> str:
+        """How the login comes about, where no person signs in."""
+
+    @property
+    def command(self) -> str:
+        """What to run in a terminal to sign in."""
 
 
 class Presenter(Protocol):
@@ -76,7 +100,7 @@ class _Elsewhere(Exception):
 
 def sign_in(
     source: LoginSource,
-    made: Any,
+    made: Wishes,
     *,
     flow: str | None = None,
     username: str | None = None,
@@ -87,7 +111,7 @@ def sign_in(
 ) -> SignedIn | None:
     """What a new sign-in brought, or None where the login has appeared from elsewhere in the meantime.
 
-    `made` are the `config.Settings` of the login.  Raises `LoginFailed` and what the provider has to say.
+    `made` are the settings of the login.  Raises `LoginFailed` and what the provider has to say.
     """
     before = _active(source)
     # Whoever asks for more keeps what the login has: else two programs would sign each other out in turn.
@@ -112,7 +136,7 @@ def sign_in(
 
 def _way(
     source: LoginSource,
-    made: Any,
+    made: Wishes,
     scope: str,
     flow: str | None,
     username: str | None,
@@ -130,7 +154,7 @@ def _way(
         return PasswordFlow(provider, username, Secret(password or ""), scope), presenter
     if made.grant == "client_credentials":
         return ClientCredentialsFlow(provider, scope, made.resource), presenter
-    where = {
+    where: dict[str, Any] = {
         "scope": scope,
         "resource": made.resource,
         **({"timeout": timeout} if timeout is not None else {}),
