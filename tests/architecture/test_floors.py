@@ -75,7 +75,7 @@ def test_the_pure_floor_asks_for_no_time_and_opens_nothing(module: str) -> None:
 
 
 def test_there_are_optional_dependencies_to_look_for() -> None:
-    assert {"click", "ipywidgets", "flask"} <= optional_dependencies()
+    assert {"click", "rich", "flask"} <= optional_dependencies()
 
 
 @pytest.mark.parametrize("module", LOW)
