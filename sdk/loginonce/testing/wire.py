@@ -185,6 +185,6 @@ def _shut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _no_app(environ: Environ, start_response: Any) -> list[bytes]:
+def _no_app(_environ: Environ, _start_response: Any) -> list[bytes]:
     """Werkzeug wants an application; our handler calls ours itself."""
     raise AssertionError("a request went past the handler")
