@@ -257,3 +257,17 @@ def test_a_store_in_a_folder_is_the_same_wherever_a_program_starts(tmp_path: Pat
 def test_an_unknown_store_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="not a store that is known here"):
         open_store(address)
+
+
+def test_a_profile_is_saved_also_where_the_file_system_has_no_locks(
+    loginonce_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import fcntl
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no flock")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    add_profile(settings("https://id.example.org", client_id="notebook", profile="lab"))
+    assert "lab" in profiles()

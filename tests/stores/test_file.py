@@ -959,14 +959,16 @@ def test_a_file_system_without_locks_is_a_store_error_and_no_soft_lock_is_made(
     assert set(record.parent.iterdir()) - before <= {beside(record, ".lock")}
 
 
-def test_a_platform_without_locks_is_a_store_error(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    import filelock
+def test_a_file_system_without_locks_is_a_store_error_and_gets_no_soft_lock(
+    store: FileStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
 
-    def acquire(*_: object, **__: object) -> None:
-        raise NotImplementedError("no locks on this platform")
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
-    with pytest.raises(StoreError, match="cannot be locked here: no locks on this platform"):
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StoreError, match="this file system has no locks; set LOGINONCE_HOME"):
         store.try_lock(KEY)
 
 

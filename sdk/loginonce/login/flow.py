@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -143,8 +144,6 @@ class HandedFlow(_Silent):
         asked_at = time.time()
         if "expires_in" not in tokens and isinstance(tokens.get("expires_at"), int | float):
             tokens["expires_in"] = max(0.001, tokens["expires_at"] - asked_at)
-        import json
-
         answer = judge_token(Answer(200, {}, json.dumps(tokens, default=str).encode()))
         if answer.id_token is None:
             return SignedIn(answer, asked_at)

@@ -242,8 +242,6 @@ def _try_flock(path: str, *, timeout: float) -> _Flock | None:
         lock.acquire(timeout=timeout, blocking=timeout > 0)
     except Timeout:
         return None
-    except NotImplementedError as error:
-        raise StoreError(f"{path} cannot be locked here: {error}") from None
     except OSError as error:
         raise _unusable(path, error) from None
     return _Flock(lock)
