@@ -1,7 +1,8 @@
 """What we say to a provider: one method for each grant type, for revocation and for what it says of itself.
 
 Nothing here knows of logins that are kept, or of locks.  `refresh` never raises: what came of it is a `Reply`
-for the state machine.  Every other method raises `TransportError`, `ProtocolError`, `ErrorResponse` or `ConfigurationError`.
+for the state machine.  Every other method raises `TransportError`, `ProtocolError`, `ErrorResponse` or
+`ConfigurationError`.
 """
 
 from __future__ import annotations
