@@ -11,9 +11,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["at_fork_in_child", "config_file", "process_identity", "state_folder"]
+__all__ = ["at_fork_in_child", "config_file", "has_ended", "process_identity", "state_folder"]
 
 _STARTED = time.time()
 
@@ -42,16 +43,31 @@ def process_identity() -> str:
     return _identity(os.getpid())
 
 
+def has_ended(identity: str) -> bool:
+    """Whether that process is certainly no more.  False also where that cannot be known, as on another host."""
+    ours, theirs = process_identity().split("/"), identity.split("/")
+    if len(theirs) != 4 or ours[:2] != theirs[:2] or not ours[1]:
+        return False
+    return _started(theirs[2]) != theirs[3]
+
+
 @functools.lru_cache(maxsize=1)  # by process id, since a forked child is another
 def _identity(pid: int) -> str:
-    boot = start = ""
-    try:
+    boot, start = "", _started("self")
+    with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()[:8]
-        # The name of the program, second member, may hold spaces and parentheses: count from its end.
-        start = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        start = f"{_STARTED:.0f}"
-    return f"{socket.gethostname()}/{boot}/{pid}/{start}"
+    return f"{socket.gethostname()}/{boot}/{pid}/{start or f'{_STARTED:.0f}'}"
+
+
+def _started(pid: str) -> str:
+    """When that process was started, in ticks since the machine was; "" where it is dead, or nobody says."""
+    try:
+        said = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return ""
+    # The name of the program, second member, may hold spaces and parentheses: count from its end.
+    state, *others = said.rpartition(")")[2].split()
+    return "" if state in "ZX" else others[18]
 
 
 def at_fork_in_child(forget: Callable[[], object]) -> None:

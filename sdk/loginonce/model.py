@@ -207,6 +207,20 @@ class Account:
     renews: bool = False
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
+    @classmethod
+    def of(cls, grant: Grant, resource: str = "") -> Account:
+        """The account of a login, with the expiry of its access token for that resource."""
+        token = grant.token_for(resource)
+        claims = dict(grant.claims)
+        return cls(
+            issuer=grant.key.issuer,
+            subject=grant.subject,
+            name=next((str(claims[n]) for n in ("name", "preferred_username", "email") if claims.get(n)), ""),
+            expires_at=token.expires_at if token else None,
+            renews=grant.state in ("ACTIVE", "SPENDING") and bool(grant.spendable),
+            claims=claims,
+        )
+
     def __str__(self) -> str:
         return self.name or self.subject or "(no name given)"
 

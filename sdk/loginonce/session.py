@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 import time
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack, overload
 
 import requests
 from requests.cookies import extract_cookies_to_jar
@@ -22,22 +23,42 @@ from requests.utils import get_auth_from_url
 from .bearer import BearerAuth, answer_401, forget, put_on
 from .client import Discovery, Provider
 from .config import Settings, open_store, settings
-from .errors import ConfigurationError, CorruptStore, LoginRequired, StoreError
+from .errors import ConfigurationError
 from .home import at_fork_in_child, state_folder
-from .login.flow import SignedIn
-from .model import Account, Client, Grant, GrantKey, Secret, TokenSet, scope_set
-from .refresh import Policy, grant_of_login, grant_of_logout
+from .model import Account, Client, GrantKey, Secret, TokenSet, scope_set
+from .refresh import Policy, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
 from .transport import Route, Transport
 from .wire import Members, origin, secure
 
 if TYPE_CHECKING:
-    from .login.signin import Presenter
+    from .login.flow import Presenter
+    from .login.signin import SignIn
 
 __all__ = ["LoggedOut", "Session"]
 
 log = logging.getLogger("loginonce")
+
+
+class _Given(TypedDict, total=False):
+    """What `Session.login` takes by name."""
+
+    force: bool
+    username: str | None
+    password: str | None
+    tokens: Mapping[str, Any] | None
+    timeout: float | None
+    presenter: Presenter | None
+
+
+def presenter_here() -> Presenter:
+    """What shows a sign-in where this program runs."""
+    from .environment import detect
+    from .login.text import TextPresenter
+
+    here = detect()
+    return TextPresenter(sys.stdout if here.notebook else sys.stderr, browser=here.browser)
 
 
 class LoggedOut(NamedTuple):
@@ -148,83 +169,56 @@ class Session(requests.Session):
         grant = self.source.grant()
         if grant is None or grant.state == "LOGGED_OUT":
             return None
-        return _account(grant, self.settings.resource)
+        return Account.of(grant, self.settings.resource)
 
+    @overload
+    def login(self, flow: str | None = None, *, wait: Literal[True] = True, **given: Unpack[_Given]) -> Account: ...
+    @overload
+    def login(self, flow: str | None = None, *, wait: Literal[False], **given: Unpack[_Given]) -> SignIn: ...
     def login(
         self,
         flow: str | None = None,
         *,
+        wait: bool = True,
         force: bool = False,
         username: str | None = None,
         password: str | None = None,
         tokens: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         presenter: Presenter | None = None,
-    ) -> Account:
+    ) -> Account | SignIn:
         """Be signed in: return at once where any program of this person is, else renew, else ask.
 
-        `flow` is `browser`, `device` or `paste` (default: what fits, see `login.choose`).  `username` and
-        `password` are for servers that offer nothing better, `tokens` for a token answer that is at hand.
-        `force` asks even if there is a login.  `timeout`: seconds that a person has.  `presenter` shows the
-        prompt (default: lines of text).  Raises `LoginFailed`, and what the provider or the store have to say.
+        `flow` is `browser`, `device` or `paste` (default: what fits, see `login.choose`).  `wait=False` returns
+        the `SignIn` that is under way.  `force` asks even if there is a login.  `username` and `password` are for
+        servers that offer nothing better, `tokens` for a token answer that is at hand.  `timeout`: seconds that a
+        person has.  `presenter` shows the prompt (default: what fits the terminal or notebook).  Raises
+        `LoginFailed`, and what the provider or the store have to say.
         """
-        # Imported here: a program that is signed in never needs it.
-        from .login.signin import sign_in
+        # Imported here: a program that never signs in does not need it.
+        from .login.signin import SignIn
 
         # What is handed in shows nowhere, also in a traceback through here.
         password = None if password is None else Secret(password)
         tokens = None if tokens is None else Members(tokens)
-        if not force and tokens is None and username is None and (account := self._signed_in()) is not None:
-            return account
-        signed_in = sign_in(
+        sign_in = SignIn(
             self.source,
             self.settings,
+            presenter or presenter_here(),
             flow=flow,
+            force=force,
             username=username,
             password=password,
             tokens=tokens,
             timeout=timeout,
-            presenter=presenter,
         )
-        if signed_in is not None:
-            self._save(signed_in)
-        grant = self.source.grant()
-        if grant is None:
-            raise StoreError(f"the login for {self.source.key} was removed from its store as soon as it was made")
-        return _account(grant, self.settings.resource)
+        return sign_in.wait() if wait else sign_in
 
-    def _signed_in(self) -> Account | None:
-        """The account, if no sign-in is needed.  A login that has ended needs one, whatever is left of it."""
-        try:
-            self.source.token()
-        except LoginRequired:
-            return None
-        except CorruptStore as error:
-            log.warning("%s", error)
-            return None
-        grant = self.source.grant()
-        if grant is None or grant.state not in ("ACTIVE", "SPENDING"):
-            return None
-        log.info("already signed in: %s", self.source.key)
-        return _account(grant, self.settings.resource)
-
-    def _save(self, signed_in: SignedIn) -> None:
-        asked, given = scope_set(signed_in.scope), scope_set(signed_in.answer.scope)
-        if given and (narrower := asked - given - {"offline_access", "openid"}):
-            log.warning("%s granted less than was asked for: without %s", self.source.key, " ".join(sorted(narrower)))
-        self.source.change(
-            lambda previous: grant_of_login(
-                self.source.key,
-                signed_in.answer,
-                previous,
-                asked_at=signed_in.asked_at,
-                scope=asked,
-                subject=str(signed_in.claims.get("sub") or ""),
-                claims=dict(signed_in.claims),
-                resource=self.settings.resource,
-                renewal=signed_in.renewal,
-            )
-        )
+    async def login_async(self, flow: str | None = None, **given: Unpack[_Given]) -> Account:
+        """What `login` does, for an event loop, which goes on meanwhile."""
+        sign_in = self.login(flow, wait=False, **given)
+        given = {}  # what was handed in shows nowhere, also in a traceback through here
+        return await sign_in.wait_async()
 
     def logout(self) -> LoggedOut:
         """End the login for every program that shares it, and revoke it at the provider (RFC 7009).
@@ -407,20 +401,6 @@ def _hooks(request: requests.PreparedRequest) -> list[Any]:
 def _signed_when_sent(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """An authentication that adds nothing yet; where there is none requests looks into .netrc."""
     return request
-
-
-def _account(grant: Grant, resource: str) -> Account:
-    token = grant.token_for(resource)
-    claims = dict(grant.claims)
-    name = next((str(claims[n]) for n in ("name", "preferred_username", "email") if claims.get(n)), "")
-    return Account(
-        issuer=grant.key.issuer,
-        subject=grant.subject,
-        name=name,
-        expires_at=token.expires_at if token else None,
-        renews=grant.state in ("ACTIVE", "SPENDING") and bool(grant.spendable),
-        claims=claims,
-    )
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

@@ -49,6 +49,7 @@ __all__ = [
     "origin",
     "parse_challenges",
     "read_metadata",
+    "require_state",
     "secure",
     "token_form",
 ]
@@ -382,6 +383,23 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
 # ── the authorization endpoint's answer ──────────────────────────────────────────────────────────────────
 
 
+def require_state(url: str, *, state: str, redirect_uri: str) -> Members:
+    """What was brought back to the redirect URI, if it answers the request with this `state` (RFC 6749 §10.12).
+
+    Raises `ProtocolError` for any other address: it belongs to another sign-in, or somebody made it up.
+    """
+    url = Secret(url)  # also in a traceback through here: it holds the code
+    parameters = _parameters(url, redirect_uri)
+    if parameters is None:
+        raise ProtocolError(f"that is not the address this sign-in returns to: it should begin with {redirect_uri}")
+    if parameters.get("state") != state:
+        raise ProtocolError(
+            "the state in the answer is not the one that was sent: it belongs to another sign-in, or somebody "
+            "made it up"
+        )
+    return parameters
+
+
 def judge_redirect(url: str, *, state: str, server: AuthorizationServer, redirect_uri: str) -> Secret:
     """The authorization code in the address that the browser was sent back to.
 
@@ -394,14 +412,7 @@ def judge_redirect(url: str, *, state: str, server: AuthorizationServer, redirec
     from authlib.oauth2.rfc6749.parameters import parse_authorization_code_response
 
     url = Secret(url)  # also in a traceback through here: it holds the code
-    parameters = _parameters(url, redirect_uri)
-    if parameters is None:
-        raise ProtocolError(f"that is not the address this sign-in returns to: it should begin with {redirect_uri}")
-    if parameters.get("state") != state:
-        raise ProtocolError(
-            "the state in the answer is not the one that was sent: it belongs to another sign-in, or somebody "
-            "made it up.  Nothing was signed in; begin again"
-        )
+    parameters = require_state(url, state=state, redirect_uri=redirect_uri)
     iss = parameters.get("iss")
     if iss is None and server.authorization_response_iss_parameter_supported:
         raise ProtocolError(f"{server.issuer} promises to name itself in its answer, and this answer does not")

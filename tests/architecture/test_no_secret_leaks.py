@@ -26,10 +26,10 @@ import requests
 import loginonce
 from loginonce import FileStore, Grant, MemoryStore, Policy, Session
 from loginonce.config import add_profile
-from loginonce.login.browser import BrowserFlow, PasteFlow
+from loginonce.login.browser import BrowserFlow
 from loginonce.login.device import DeviceFlow
-from loginonce.login.flow import HandedFlow, PasswordFlow
-from loginonce.login.signin import TextPresenter
+from loginonce.login.flow import HandedFlow, PasswordFlow, Progress
+from loginonce.login.text import TextPresenter
 from loginonce.model import AuthorizationServer, Client, Secret
 from loginonce.testing import FakeProvider, Fault
 from loginonce.wire import Answer, authenticate, judge_device_authorization, judge_redirect, judge_token
@@ -122,10 +122,12 @@ def human(provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Whoever is asked signs in at once; returns the prompts."""
     prompts: list[Any] = []
 
-    def show(self: TextPresenter, prompt: Any) -> None:
-        prompts.append(prompt)
-        TextPresenter_show(self, prompt)
-        provider.approve(prompt.user_code or prompt.url)
+    def show(self: TextPresenter, progress: Progress) -> None:
+        TextPresenter_show(self, progress)
+        prompt = progress.prompt
+        if progress.state == "pending" and prompt is not None:
+            prompts.append(prompt)
+            provider.approve(prompt.user_code or prompt.url)
 
     TextPresenter_show = TextPresenter.show
     monkeypatch.setattr(TextPresenter, "show", show)
@@ -270,7 +272,7 @@ def test_no_flow_shows_a_secret(lab: Session, provider: FakeProvider, canaries: 
     name = lab.source.provider
     flows: list[Any] = [
         BrowserFlow(name, "openid"),
-        PasteFlow(name, lambda: "", "openid"),
+        BrowserFlow(name, "openid", receive=False),
         DeviceFlow(name, "openid"),
         PasswordFlow(name, "ada", Secret(PASSWORD)),
         HandedFlow(name, issued(provider, canaries)),
@@ -285,7 +287,7 @@ def test_no_flow_shows_a_secret(lab: Session, provider: FakeProvider, canaries: 
 
 
 def test_what_a_sign_in_brought_does_not_show(provider: FakeProvider, lab: Session, canaries: Canaries) -> None:
-    signed_in = HandedFlow(lab.source.provider, issued(provider, canaries)).finish(lambda _: None)
+    signed_in = HandedFlow(lab.source.provider, issued(provider, canaries)).finish(lambda *_, **__: None)
     assert canaries.found_in(f"{signed_in!r} {pprint.pformat(signed_in)}") == set()
 
 
@@ -564,11 +566,9 @@ def test_a_pasted_sign_in_that_fails_shows_no_secret(
     provider: FakeProvider, canaries: Canaries, trouble: Callable[[FakeProvider], None]
 ) -> None:
     trouble(provider)
-    addresses: list[str] = []
-    flow = PasteFlow(session(provider).source.provider, lambda: addresses[0], "openid")
-    prompt = flow.begin()
-    addresses.append(provider.approve(prompt.url))
-    error = failure(lambda: flow.finish(lambda _: None))
+    flow = BrowserFlow(session(provider).source.provider, "openid", receive=False)
+    flow.deliver(provider.approve(flow.begin().url))
+    error = failure(lambda: flow.finish(lambda *_, **__: None))
     assert "code" in canaries.kinds
     assert where(rendered(error), canaries) == []
 

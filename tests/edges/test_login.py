@@ -22,10 +22,11 @@ import loginonce
 from loginonce import AuthorizationServer, ConfigurationError, LoginFailed, ProtocolError, TransportError
 from loginonce.environment import Environment
 from loginonce.login import signin
-from loginonce.login.browser import BrowserFlow, PasteFlow
+from loginonce.login.browser import BrowserFlow
 from loginonce.login.choose import choose
 from loginonce.login.device import DeviceFlow
-from loginonce.login.flow import Prompt
+from loginonce.login.flow import Progress, Prompt
+from loginonce.login.text import TextPresenter
 from loginonce.testing import FakeProvider, Fault
 
 Factory = Callable[..., FakeProvider]
@@ -38,18 +39,21 @@ class Human:
     def __init__(self, act: Act) -> None:
         self._act = act
         self._threads: list[threading.Thread] = []
+        self.seen: list[Progress] = []
         self.prompts: list[Prompt] = []
         self.dismissed = 0
         self.result: Any = None
         self.error: BaseException | None = None
 
-    def show(self, prompt: Prompt) -> None:
-        self.prompts.append(prompt)
-        self._threads.append(threading.Thread(target=self._do, args=(prompt,)))
-        self._threads[-1].start()
-
-    def done(self) -> None:
-        self.dismissed += 1
+    def show(self, progress: Progress) -> None:
+        self.seen.append(progress)
+        prompt = progress.prompt
+        if progress.state in ("signed_in", "failed"):
+            self.dismissed += 1
+        elif prompt is not None and prompt not in self.prompts:
+            self.prompts.append(prompt)
+            self._threads.append(threading.Thread(target=self._do, args=(prompt,)))
+            self._threads[-1].start()
 
     def _do(self, prompt: Prompt) -> None:
         try:
@@ -71,7 +75,7 @@ def meet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Act], Human]]:
 
     def meet(act: Act) -> Human:
         human = Human(act)
-        monkeypatch.setattr(signin, "TextPresenter", lambda *_, **__: human)
+        monkeypatch.setattr("loginonce.session.presenter_here", lambda: human)
         met.append(human)
         return human
 
@@ -236,13 +240,34 @@ def test_a_browser_is_not_waited_for_at_an_address_that_is_not_of_this_machine(o
         open_session(redirect_uri=uri).login(flow="browser")
 
 
+FOREIGN = {
+    "another state": {"state": "made-up", "code": "abc"},
+    "an empty state": {"state": "", "code": "abc"},
+    "a refusal with another state": {"state": "made-up", "error": "access_denied"},
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_an_answer_to_another_sign_in_is_ignored(
+    fake_provider: FakeProvider, lab: loginonce.Session, meet: Meet, what: str
+) -> None:
+    def act(prompt: Prompt) -> tuple[int, str, dict[str, str]]:
+        answer = come_back(prompt, **FOREIGN[what])
+        fake_provider.approve(prompt.url)
+        return answer
+
+    human = meet(act)
+    assert lab.login(flow="browser").subject == "ada"
+    human.leave()
+    status, page, _ = human.result
+    assert status == 400
+    assert "Not the answer" in page
+
+
 WRONG = {
-    "another state": ({"state": "made-up", "code": "abc"}, "state"),
-    "an empty state": ({"state": "", "code": "abc"}, "state"),
     "another issuer": ({"code": "abc", "iss": "https://evil.example.org"}, "came from"),
     "no issuer though one was promised": ({"code": "abc"}, "promises to name itself"),
     "neither code nor error": ({"iss": "ISSUER"}, "neither a code nor an error"),
-    "a refusal with another state": ({"state": "made-up", "error": "access_denied"}, "state"),
     "a refusal of another issuer": ({"error": "access_denied", "iss": "https://evil.example.org"}, "came from"),
 }
 
@@ -400,10 +425,12 @@ class Waits(list[float]):
 
     def __init__(self, provider: FakeProvider, **acts: Callable[[], object]) -> None:
         self._provider = provider
+        self.troubles: list[str] = []
         self._acts = {int(name.removeprefix("before_")): act for name, act in acts.items()}
 
-    def __call__(self, seconds: float) -> None:
+    def __call__(self, seconds: float, *, trouble: str = "") -> None:
         self.append(seconds)
+        self.troubles.append(trouble)
         assert len(self) < 50, "the provider is asked for ever"
         if act := self._acts.get(len(self)):
             act()
@@ -521,7 +548,7 @@ def test_a_provider_that_says_pending_for_ever_is_not_believed(
     flow.begin()
     began = time.monotonic()
     with pytest.raises(LoginFailed, match="in time") as caught:
-        flow.finish(lambda seconds: time.sleep(min(seconds, 0.05)))
+        flow.finish(lambda seconds, **_: time.sleep(min(seconds, 0.05)))
     assert caught.value.outcome == "timed_out"
     assert time.monotonic() - began < 1.5
 
@@ -643,9 +670,9 @@ def test_nothing_pasted_is_a_sign_in_that_was_cancelled(
 def test_an_address_can_be_pasted_from_any_registered_place(
     fake_provider: FakeProvider, open_session: Open, uri: str
 ) -> None:
-    flow = PasteFlow(open_session().source.provider, lambda: address, "openid", redirect_uri=uri)
-    address = fake_provider.approve(flow.begin().url)
-    assert flow.finish(lambda _: None).claims["sub"] == "ada"
+    flow = BrowserFlow(open_session().source.provider, "openid", redirect_uri=uri, receive=False)
+    flow.deliver(fake_provider.approve(flow.begin().url))
+    assert flow.finish(lambda *_, **__: None).claims["sub"] == "ada"
 
 
 # ── who signed in ────────────────────────────────────────────────────────────────────────────────────────
@@ -694,7 +721,7 @@ def test_an_unknown_key_is_asked_for_once_more(
     fake_provider.device_interval = 1
     flow = DeviceFlow(lab.source.provider, "openid")
     fake_provider.approve(flow.begin().user_code)
-    assert flow.finish(lambda _: None).claims["sub"] == "ada"
+    assert flow.finish(lambda *_, **__: None).claims["sub"] == "ada"
 
 
 def test_keys_that_stay_unknown_are_a_refusal(
@@ -707,7 +734,7 @@ def test_keys_that_stay_unknown_are_a_refusal(
     flow = DeviceFlow(lab.source.provider, "openid")
     fake_provider.approve(flow.begin().user_code)
     with pytest.raises(ProtocolError):
-        flow.finish(lambda _: None)
+        flow.finish(lambda *_, **__: None)
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
@@ -717,7 +744,7 @@ def test_keys_that_were_rotated_are_found(fake_provider: FakeProvider, lab: logi
         fake_provider.rotate_keys()
         flow = DeviceFlow(lab.source.provider, "openid")
         fake_provider.approve(flow.begin().user_code)
-        assert flow.finish(lambda _: None).claims["sub"] == "ada"
+        assert flow.finish(lambda *_, **__: None).claims["sub"] == "ada"
 
 
 def test_what_the_id_token_leaves_out_comes_from_userinfo(fake_provider: FakeProvider, lab: loginonce.Session) -> None:
@@ -943,21 +970,18 @@ def test_an_interrupt_cancels_at_once(fake_provider: FakeProvider, loginonce_hom
 
 
 def test_a_prompt_that_cannot_be_shown_leaves_no_port_open(
-    lab: loginonce.Session, monkeypatch: pytest.MonkeyPatch
+    lab: loginonce.Session,
 ) -> None:
-    prompts = []
+    prompts: list[Prompt | None] = []
 
     class Broken:
-        def show(self, prompt: Prompt) -> None:
-            prompts.append(prompt)
+        def show(self, progress: Progress) -> None:
+            prompts.append(progress.prompt)
             raise BrokenPipeError
 
-        def done(self) -> None:
-            pass
-
-    monkeypatch.setattr(signin, "TextPresenter", lambda *_, **__: Broken())
     with pytest.raises(BrokenPipeError):
-        lab.login(flow="browser")
+        lab.login(flow="browser", presenter=Broken())
+    assert prompts[0] is not None
     assert not is_open(prompts[0])
 
 
@@ -969,7 +993,7 @@ def test_the_address_is_on_a_line_of_its_own(kind: Any, monkeypatch: pytest.Monk
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     prompt = Prompt(kind, "https://id", "notebook", "https://id/go?a=1", time.time() + 290, "ABCD-EFGH")
-    signin.TextPresenter(out := io.StringIO(), browser=True).show(prompt)
+    TextPresenter(out := io.StringIO(), browser=True).show(Progress("pending", prompt))
     lines = [line.strip() for line in out.getvalue().splitlines()]
     assert prompt.url in lines
     assert opened == ([prompt.url] if kind == "browser" else [])
@@ -981,7 +1005,7 @@ def test_a_code_to_compare_is_shown_even_where_the_address_holds_it() -> None:
     prompt = Prompt(
         "device", "https://id", "c", "https://id/d", time.time() + 60, "ABCD-EFGH", "https://id/d?c=ABCD-EFGH"
     )
-    signin.TextPresenter(out := io.StringIO()).show(prompt)
+    TextPresenter(out := io.StringIO()).show(Progress("pending", prompt))
     assert "https://id/d?c=ABCD-EFGH" in out.getvalue().split()
     assert "the code is  ABCD-EFGH" in out.getvalue()
     assert "go to https://id/d and" in out.getvalue()

@@ -23,7 +23,7 @@ import loginonce
 from loginonce import LoginFailed, LoginRequired
 from loginonce.login import signin
 from loginonce.login.device import DeviceFlow
-from loginonce.login.flow import Prompt
+from loginonce.login.flow import Progress, Prompt
 
 if TYPE_CHECKING:
     from conftest import OidcProvider
@@ -40,12 +40,10 @@ class AtTheScreen:
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
 
-    def show(self, prompt: Prompt) -> None:
-        self._threads.append(threading.Thread(target=self._do, args=(prompt,)))
-        self._threads[-1].start()
-
-    def done(self) -> None:
-        """Nothing to take back."""
+    def show(self, progress: Progress) -> None:
+        if progress.state == "pending":
+            self._threads.append(threading.Thread(target=self._do, args=(progress.prompt,)))
+            self._threads[-1].start()
 
     def _do(self, prompt: Prompt) -> None:
         try:
@@ -65,7 +63,7 @@ def screen(monkeypatch: pytest.MonkeyPatch, person: Person) -> Iterator[AtTheScr
     """Where prompts of this process appear; Ada agrees to each unless the test says otherwise."""
     screen = AtTheScreen()
     screen.act = lambda prompt: person.open_authorization(prompt.url)
-    monkeypatch.setattr(signin, "TextPresenter", lambda *_, **__: screen)
+    monkeypatch.setattr("loginonce.session.presenter_here", lambda: screen)
     yield screen
     screen.leave()
 

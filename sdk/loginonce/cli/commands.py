@@ -24,7 +24,7 @@ from ..session import Session
 from .text import moment, plain, say
 
 if TYPE_CHECKING:
-    from ..login.flow import Prompt
+    from ..login.flow import Progress
 
 __all__ = ["run", "show_warnings"]
 
@@ -164,7 +164,7 @@ def loginonce() -> None:
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="How long to wait.")
 @click.option("--client-secret-stdin", is_flag=True, help="Read the client's secret from standard input.")
 @click.option("--refresh-token-stdin", is_flag=True, help="Take over a login: its refresh token by standard input.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: pending, signed_in, failed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: pending, …, signed_in or failed.")
 def login(profile: str | None, *, as_json: bool, **options: Any) -> None:
     """Sign in, if nobody has yet.
 
@@ -310,10 +310,13 @@ def _secret(what: str) -> str:
 class _JsonPresenter:
     """Shows the prompt to a program, which shows it to its person."""
 
-    def show(self, prompt: Prompt) -> None:
-        """One line."""
+    def show(self, progress: Progress) -> None:
+        """One line; how it ended is told by the next."""
+        prompt = progress.prompt
+        if prompt is None or progress.state in ("signed_in", "failed"):
+            return
         _emit(
-            "pending",
+            progress.state,
             kind=prompt.kind,
             issuer=prompt.issuer,
             client_id=prompt.client_id,
@@ -321,10 +324,8 @@ class _JsonPresenter:
             url_complete=prompt.url_complete or None,
             user_code=prompt.user_code or None,
             expires_at=prompt.expires_at,
+            detail=progress.detail or None,
         )
-
-    def done(self) -> None:
-        """The next line tells how it ended."""
 
 
 def _emit(event: str, **members: Any) -> None:

@@ -1,6 +1,8 @@
 """Signing in with a browser: authorization code with PKCE (RFC 6749 §4.1, RFC 7636, RFC 8252).
 
-Two ways back: a receiver on this machine's loopback, or the person brings the address of the last page.
+Two ways back, which one sign-in may offer together: a receiver on this machine's loopback, and the person who
+brings the address of the last page.  An address that is not an answer to this sign-in ends nothing: anybody can
+make a browser visit one.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from ..client import Provider
-from ..errors import ConfigurationError, ErrorResponse, LoginFailed
+from ..errors import ConfigurationError, ErrorResponse, LoginFailed, ProtocolError
 from ..model import Secret, scope_set
-from ..wire import judge_redirect
+from ..wire import judge_redirect, require_state
 from .flow import Prompt, SignedIn, Waiter
 
-__all__ = ["BrowserFlow", "PasteFlow"]
+__all__ = ["DEFAULT_REDIRECT_URI", "BrowserFlow"]
 
 DEFAULT_REDIRECT_URI = "http://127.0.0.1/callback"
 """Without a port: any free one (RFC 8252 §7.3).  The address, not `localhost`, which may lead elsewhere."""
@@ -97,49 +99,70 @@ class _Request:
 
 @dataclass(slots=True)
 class BrowserFlow:
-    """The browser comes back by itself, to a receiver on this machine.
+    """The browser comes back to `redirect_uri`: to a receiver on this machine, or the person brings the address.
 
     `redirect_uri` is what the client is registered with: with a port it is used exactly, without one a free
-    port is taken.  `timeout` in seconds.
+    port is taken.  `receive`: whether this machine waits there; without a receiver, and beside it, the address
+    of the last page can be brought by `deliver`; `or_paste`: where nothing can wait, that is enough.  `timeout` in
+    seconds.
     """
 
     provider: Provider
     scope: str = ""
     resource: str = ""
     redirect_uri: str = DEFAULT_REDIRECT_URI
-    timeout: float = 300.0
+    timeout: float = 600.0
+    receive: bool = True
+    or_paste: bool = False
     _receiver: _Receiver | None = field(default=None, init=False)
     _request: _Request | None = field(default=None, init=False)
     _deadline: float = field(default=0.0, init=False)
+    _addresses: queue.SimpleQueue[Secret] = field(default_factory=queue.SimpleQueue, init=False)
 
     def begin(self) -> Prompt:
-        """Start the receiver, and say where the browser has to go."""
+        """Say where the browser has to go, and wait for it there."""
         self.provider.server  # noqa: B018 - a provider that cannot be reached is told before a port is opened
-        self._receiver = _Receiver(self.redirect_uri)
+        if self.receive:
+            try:
+                self._receiver = _Receiver(self.redirect_uri, self._recognise, self.deliver)
+            except ConfigurationError:
+                if not self.or_paste:
+                    raise
         try:
-            self._request = _Request.make(
-                self.provider, redirect_uri=self._receiver.address, scope=self.scope, resource=self.resource
-            )
+            address = self._receiver.address if self._receiver else self.redirect_uri
+            self._request = _Request.make(self.provider, redirect_uri=address, scope=self.scope, resource=self.resource)
         except BaseException:
             self.close()
             raise
         self._deadline = time.monotonic() + self.timeout
-        return self._request.prompt("browser", self.timeout)
+        return self._request.prompt("browser" if self._receiver else "paste", self.timeout)
+
+    def deliver(self, address: str) -> None:
+        """Hand over the address that the browser was sent back to.  Any thread may.
+
+        Raises `ProtocolError` for one that does not answer this sign-in, which goes on.
+        """
+        address = Secret(address)  # also in a traceback through here
+        self._recognise(address)
+        self._addresses.put(address)
+
+    def _recognise(self, address: str) -> None:
+        assert self._request is not None
+        require_state(address, state=self._request.state, redirect_uri=self._request.redirect_uri)
 
     def finish(self, wait: Waiter) -> SignedIn:
         """Wait for the browser."""
-        assert self._receiver is not None
         assert self._request is not None
-        while (address := self._receiver.arrived()) is None:
+        while self._addresses.empty():
             left = self._deadline - time.monotonic()
             if left <= 0:
                 raise LoginFailed(
-                    "the browser did not come back in time",
+                    "the browser did not come back in time" if self._receiver else "no address was brought in time",
                     outcome="timed_out",
                     hint="Begin again; if the browser runs on another machine, sign in with flow='device'.",
                 )
             wait(min(0.1, left))
-        return self._request.redeem(address)
+        return self._request.redeem(self._addresses.get())
 
     def close(self) -> None:
         """Stop the receiver."""
@@ -147,70 +170,23 @@ class BrowserFlow:
             self._receiver.close()
 
 
-@dataclass(slots=True)
-class PasteFlow:
-    """The person brings the address of the page that cannot load.
-
-    `read` asks for it, without an echo, and may raise `EOFError` or `KeyboardInterrupt`.
-    """
-
-    provider: Provider
-    read: Callable[[], str]
-    scope: str = ""
-    resource: str = ""
-    redirect_uri: str = DEFAULT_REDIRECT_URI
-    timeout: float = 600.0
-    _request: _Request | None = field(default=None, init=False)
-    _deadline: float = field(default=0.0, init=False)
-
-    def begin(self) -> Prompt:
-        """Say where the browser has to go."""
-        self._request = _Request.make(
-            self.provider, redirect_uri=self.redirect_uri, scope=self.scope, resource=self.resource
-        )
-        self._deadline = time.monotonic() + self.timeout
-        return self._request.prompt("paste", self.timeout)
-
-    def finish(self, wait: Waiter) -> SignedIn:
-        """Ask for the address."""
-        assert self._request is not None
-        wait(0.0)
-        try:
-            address = Secret(self.read().strip())
-        except EOFError:
-            address = Secret("")
-        wait(0.0)  # somebody may have signed in elsewhere while this one was typing
-        if not address:
-            raise LoginFailed(
-                "no address was pasted",
-                outcome="cancelled",
-                hint="Begin again, and paste the whole address of the last page, even if that page shows an error.",
-            )
-        if time.monotonic() > self._deadline:
-            raise LoginFailed("the address came too late", outcome="timed_out", hint="Begin again to retry.")
-        return self._request.redeem(address)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 # ── the receiver ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Receiver:
-    """A web server on loopback that waits for one visit to one address."""
+    """A web server on loopback that hands on the addresses of its visits, but for those that `recognise` refuses."""
 
-    def __init__(self, redirect_uri: str) -> None:
+    def __init__(self, redirect_uri: str, recognise: Callable[[str], None], deliver: Callable[[str], None]) -> None:
         wanted = urlsplit(redirect_uri)
         if wanted.scheme != "http" or wanted.hostname not in ("127.0.0.1", "localhost", "::1"):
             raise ConfigurationError(
                 f"{redirect_uri} is not on this machine's loopback, so no browser can be waited for there: register "
                 f"{DEFAULT_REDIRECT_URI} for this client, or sign in with flow='paste' or flow='device'"
             )
-        self._visits: queue.SimpleQueue[Secret] = queue.SimpleQueue()
         host = "::1" if wanted.hostname == "::1" else "127.0.0.1"
         path = wanted.path or "/"
-        handler: type[_Handler] = type("Handler", (_Handler,), {"path_wanted": path, "visits": self._visits})
+        self.recognise, self.deliver = recognise, deliver
+        handler: type[_Handler] = type("Handler", (_Handler,), {"path_wanted": path, "receiver": self})
         server = _Server6 if host == "::1" else _Server
         try:
             self._server = server((host, wanted.port or 0), handler)
@@ -227,13 +203,6 @@ class _Receiver:
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="loginonce-receiver", daemon=True
         )
         self._thread.start()
-
-    def arrived(self) -> Secret | None:
-        """The address that was visited, or None so far."""
-        try:
-            return self._visits.get_nowait()
-        except queue.Empty:
-            return None
 
     def close(self) -> None:
         """Close the port."""
@@ -253,7 +222,7 @@ class _Server6(_Server):
 class _Handler(BaseHTTPRequestHandler):
     path_wanted: ClassVar[str]
     home: ClassVar[str]
-    visits: ClassVar[queue.SimpleQueue[Secret]]
+    receiver: ClassVar[_Receiver]
     timeout = 30
 
     def do_GET(self) -> None:
@@ -265,11 +234,19 @@ class _Handler(BaseHTTPRequestHandler):
         if visit.path != self.path_wanted or self.headers.get("Host") not in (here.netloc, here_too):
             self._say(404, "Nothing here", "This address belongs to a sign-in that waits for something else.")
             return
+        address = Secret(f"{here.scheme}://{here.netloc}{self.path}")
+        try:
+            self.receiver.recognise(address)
+        except ProtocolError:
+            self._say(400, "Not the answer", "This is not the answer to the sign-in that waits here, which goes on.")
+            return
         if "error=" in visit.query:
             self._say(200, "Not signed in", "The provider said no. You can close this tab; your program tells more.")
         else:
             self._say(200, "Almost there", "You can close this tab and go back to where you came from.")
-        self.visits.put(Secret(f"{here.scheme}://{here.netloc}{self.path}"))
+        self.receiver.deliver(
+            address
+        )  # after the page: a program that ends as soon as it is signed in would cut it off
 
     def _say(self, status: int, title: str, text: str) -> None:
         page = _PAGE.format(title=html.escape(title), text=html.escape(text)).encode()

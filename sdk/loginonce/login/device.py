@@ -46,18 +46,23 @@ class DeviceFlow:
         """Ask until there is an answer.  A network that is away for a while ends nothing (RFC 8628 §3.5)."""
         assert self._device is not None
         interval = self._device.interval
+        trouble = ""
         while (left := self._deadline - time.monotonic()) > 0:
-            wait(min(interval, left))
+            wait(min(interval, left), trouble=trouble)
+            trouble = ""
             asked_at = time.time()
             try:
                 answer = self.provider.device_token(self._device.device_code)
-            except TransportError:
+            except TransportError as error:
+                trouble = str(error)
                 interval = min(LONGEST_INTERVAL, interval * 1.5)
             except ErrorResponse as error:
                 if error.error == "slow_down":
                     interval = min(LONGEST_INTERVAL, interval + 5)  # for this and all later questions
                 elif error.error != "authorization_pending" and not (error.status >= 500 or error.status == 429):
                     raise _failed(error) from None
+                elif error.error != "authorization_pending":
+                    trouble = str(error)
             else:
                 return SignedIn(answer, asked_at, self.provider.identify(answer))
         raise LoginFailed(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ..client import Provider
 from ..errors import ConfigurationError
 from ..idtoken import unverified_claims
-from ..model import Secret
+from ..model import Account, Secret
 from ..wire import Answer, Members, TokenAnswer, judge_token
 
 __all__ = [
@@ -20,14 +20,12 @@ __all__ = [
     "HandedFlow",
     "LoginFlow",
     "PasswordFlow",
+    "Presenter",
+    "Progress",
     "Prompt",
     "SignedIn",
     "Waiter",
 ]
-
-Waiter: TypeAlias = Callable[[float], None]
-"""Pauses for so many seconds, and raises where the wait is over for another reason: cancelled, or signed in
-elsewhere.  The one who shows the prompt gives it to `finish`."""
 
 Handed: TypeAlias = Mapping[str, Any]
 """Tokens that a program already has, in the form of a token answer (RFC 6749 §5.1)."""
@@ -48,6 +46,42 @@ class Prompt:
     expires_at: float
     user_code: str = ""
     url_complete: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a sign-in stands.
+
+    `pending`: a person is asked, by `prompt`.  `retrying`: still so, but the provider cannot be reached just now
+    (`detail` says why).  `elsewhere`: another program asks already, by the same `prompt`.  `signed_in`: `account`
+    is there; without a prompt nobody had to be asked.  `failed`: `error` says why, and what to do next.
+    """
+
+    state: Literal["pending", "retrying", "elsewhere", "signed_in", "failed"]
+    prompt: Prompt | None = None
+    account: Account | None = None
+    error: BaseException | None = None
+    detail: str = ""
+
+
+class Presenter(Protocol):
+    """Shows a sign-in to a person.  Link and code stay the same until a progress with another prompt comes."""
+
+    def show(self, progress: Progress) -> None:
+        """Called at each change; `signed_in` or `failed` is the last, and follows also where nothing was asked.
+
+        It is called on the sign-in's own thread.
+        """
+
+
+class Waiter(Protocol):
+    """How a flow waits, so that whoever shows the prompt is in charge of time."""
+
+    def __call__(self, seconds: float, *, trouble: str = "") -> None:
+        """Pause.  Raises where the wait is over for another reason: cancelled, or signed in elsewhere.
+
+        `trouble` is what keeps the flow from getting on just now, for people.
+        """
 
 
 @dataclass(frozen=True, slots=True)

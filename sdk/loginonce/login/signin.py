@@ -1,31 +1,44 @@
-"""One sign-in from beginning to end: choose the way, show the prompt, wait, bring the tokens.
+"""One sign-in from beginning to end: is there a login, which way fits, ask, wait, save.
 
-While a person is asked, the store is watched: a sign-in from anywhere else ends the prompt (HAZARDS 31).
+It runs in a thread of its own, so that whoever waits for it can stop waiting: an interrupt ends the wait, and what
+the provider has answered by then is saved all the same (HAZARDS 2).  While a person is asked the store is watched: a
+sign-in from anywhere else ends the prompt, and another program's prompt is shown in place of a second one
+(HAZARDS 31).
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import getpass
-import sys
+import logging
+import threading
 import time
-import webbrowser
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
-from ..environment import detect
-from ..errors import LoginFailed, StoreError
-from ..model import Grant, Secret, scope_set
+from ..environment import Environment, detect
+from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginRequired, StoreError
+from ..model import Account, Grant, Secret, scope_set
+from ..refresh import grant_of_login
 from ..source import LoginSource
-from .browser import DEFAULT_REDIRECT_URI, BrowserFlow, PasteFlow
-from .choose import choose
+from ..wire import Members
+from .browser import DEFAULT_REDIRECT_URI, BrowserFlow
+from .choose import FlowName, choose
 from .device import DeviceFlow
-from .flow import ClientCredentialsFlow, HandedFlow, LoginFlow, PasswordFlow, Prompt, SignedIn
+from .flow import ClientCredentialsFlow, HandedFlow, LoginFlow, PasswordFlow, Presenter, Progress, Prompt, SignedIn
+from .pending import Board
 
-__all__ = ["Presenter", "TextPresenter", "Wishes", "sign_in"]
+__all__ = ["SignIn", "Wishes"]
+
+log = logging.getLogger("loginonce")
 
 SLICE = 0.1
 """Seconds between two looks at whether the wait is still wanted; what an interrupt takes at most."""
+
+FAREWELL = 0.3
+"""Seconds that a cancelled sign-in has to take its prompt back before the caller goes on without it."""
 
 
 class Wishes(Protocol):
@@ -52,123 +65,301 @@ class Wishes(Protocol):
         """What to run in a terminal to sign in."""
 
 
-class Presenter(Protocol):
-    """Shows a prompt to a person."""
-
-    def show(self, prompt: Prompt) -> None:
-        """The link, the code, what to do."""
-
-    def done(self) -> None:
-        """The sign-in is over, one way or the other."""
-
-
-class TextPresenter:
-    """Lines of text: the address first, then a browser if one can be shown."""
-
-    def __init__(self, out: TextIO | None = None, *, browser: bool = False) -> None:
-        self._out = out or sys.stderr
-        self._browser = browser
-
-    def show(self, prompt: Prompt) -> None:
-        """Print what to do."""
-        minutes = max(1, round((prompt.expires_at - time.time()) / 60))
-        print(f"Sign in {prompt.client_id!r} at {prompt.issuer}:", file=self._out)
-        print(f"\n    {prompt.url_complete or prompt.url}\n", file=self._out)
-        if prompt.kind == "device":
-            print(f"and check that the code is  {prompt.user_code}", file=self._out)
-            if prompt.url_complete:
-                print(f"(or go to {prompt.url} and enter it)", file=self._out)
-        if prompt.kind == "paste":
-            print(
-                "The last page will not load; that is as it should be.  Copy its whole address and paste it "
-                "here.  Nothing will appear while you paste.",
-                file=self._out,
-            )
-        else:
-            print(f"Waiting for up to {minutes} min; Ctrl-C cancels.", file=self._out)
-        self._out.flush()
-        if prompt.kind == "browser" and self._browser:
-            webbrowser.open(prompt.url)
-
-    def done(self) -> None:
-        """Nothing to take back from a terminal."""
-
-
 class _Elsewhere(Exception):
-    """The login appeared while this prompt was open."""
+    """The login appeared while a person was asked."""
 
 
-def sign_in(
-    source: LoginSource,
-    made: Wishes,
-    *,
-    flow: str | None = None,
-    username: str | None = None,
-    password: str | None = None,
-    tokens: Mapping[str, Any] | None = None,
-    timeout: float | None = None,
-    presenter: Presenter | None = None,
-) -> SignedIn | None:
-    """What a new sign-in brought, or None where the login has appeared from elsewhere in the meantime.
+class _Cancelled(Exception):
+    """Nobody waits for this sign-in any more."""
 
-    `made` are the settings of the login.  Raises `LoginFailed` and what the provider has to say.
+
+class SignIn:
+    """A sign-in under way; it has begun when the constructor returns.
+
+    `flow`, `username`, `password`, `tokens`, `force`, `timeout`: see `Session.login`.  `presenter` shows it.
+    `here`: where the person is (default: `environment.detect`).  `types`: an address that has to be brought is typed
+    at this program's input; else the presenter has a field for it, and calls `paste`.  `progress` is how it stands,
+    None until there is something to tell.
     """
-    before = _active(source)
-    # Whoever asks for more keeps what the login has: else two programs would sign each other out in turn.
-    scope = " ".join(sorted(scope_set(made.scope) | scope_set(before.scope if before else "")))
-    way, presenter = _way(source, made, scope, flow, username, password, tokens, timeout, presenter)
-    grant = _known(source)
-    epoch = grant.epoch if grant else 0
-    try:
-        prompt = way.begin()
-        if prompt is not None:
-            presenter.show(prompt)
-        wanted = scope_set(made.scope)
-        return replace(way.finish(lambda seconds: _wait(source, epoch, wanted, seconds)), scope=scope)
-    except _Elsewhere:
+
+    def __init__(
+        self,
+        source: LoginSource,
+        made: Wishes,
+        presenter: Presenter,
+        *,
+        flow: str | None = None,
+        force: bool = False,
+        username: str | None = None,
+        password: str | None = None,
+        tokens: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        here: Environment | None = None,
+        types: bool = True,
+    ) -> None:
+        self.progress: Progress | None = None
+        self._source = source
+        self._made = made
+        self._presenter = presenter
+        self._flow = flow
+        self._username = username
+        self._password = Secret(password or "")
+        self._tokens = None if tokens is None else Members(tokens)
+        self._timeout = timeout
+        self._look_first = not force and tokens is None and username is None
+        self._needs = scope_set(made.scope)
+        self._here = here or detect()  # in the caller's thread: a kernel tells its cells apart by it
+        self._types = types
+        self._epoch = 0
+        self._asking: BrowserFlow | None = None
+        self._cancelled = threading.Event()
+        self._over = threading.Event()
+        self._board = Board(source.store, source.key, self._needs)
+        # In the caller's context: what a notebook prints and displays lands in the cell that it was begun in.
+        context = contextvars.copy_context()
+        # No daemon: a program that ends meanwhile cancels the prompt (see `_pause`), but an answer is still saved.
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="loginonce-sign-in", daemon=False)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        state = self.progress.state if self.progress else "begun"
+        return f"<SignIn {self._source.key}: {state}>"
+
+    # ── for whoever waits ────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over, one way or the other."""
+        return self._over.is_set()
+
+    def wait(self) -> Account:
+        """Wait until it is over.  Raises what it ended with; an interrupt cancels it (`LoginFailed`)."""
+        try:
+            while not self._over.wait(SLICE):
+                self._read_address()
+        except BaseException as error:
+            self._give_up(error)
+        return self._result()
+
+    async def wait_async(self) -> Account:
+        """The same, in slices that an interrupt and other tasks come between."""
+        try:
+            while not self._over.is_set():
+                await asyncio.sleep(SLICE)
+                self._read_address()
+        except BaseException as error:
+            self._give_up(error)
+        return self._result()
+
+    def cancel(self) -> None:
+        """Stop asking.  What the provider has answered by now is saved all the same."""
+        self._cancelled.set()
+
+    def paste(self, address: str) -> None:
+        """Bring the whole address of the last page, where the browser cannot come back by itself.
+
+        Raises `ProtocolError` for an address that does not answer this sign-in, which goes on, and
+        `ConfigurationError` where none is waited for.
+        """
+        address = Secret(address.strip())  # also in a traceback through here
+        asking = self._asking
+        if asking is None:
+            raise ConfigurationError("this sign-in does not wait for an address")
+        asking.deliver(address)
+
+    def _read_address(self) -> None:
+        """Where only the address helps, and somebody can type: ask for it, in the thread that may."""
+        asking, shown = self._asking, self.progress
+        if asking is None or not self._types or shown is None or shown.prompt is None or shown.prompt.kind != "paste":
+            return
+        try:
+            address = getpass.getpass("Address: ")
+        except EOFError:
+            address = ""
+        address = Secret(address.strip())
+        if self._over.wait(0 if address else SLICE):
+            return  # somebody has signed in elsewhere while this one was typing
+        if not address:
+            raise LoginFailed(
+                "no address was pasted",
+                outcome="cancelled",
+                hint="Begin again, and paste the whole address of the last page, even if that page shows an error.",
+            )
+        asking.deliver(address)
+        while not self._over.wait(SLICE):
+            pass
+
+    def _give_up(self, error: BaseException) -> None:
+        self.cancel()
+        self._over.wait(FAREWELL)
+        if isinstance(error, KeyboardInterrupt):
+            raise _cancelled() from None
+        raise error
+
+    def _result(self) -> Account:
+        progress = self.progress
+        assert progress is not None
+        if progress.account is not None:
+            return progress.account
+        assert progress.error is not None
+        raise progress.error
+
+    # ── the thread ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        try:
+            last = Progress("signed_in", account=self._go())
+        except _Cancelled:
+            last = Progress("failed", error=_cancelled())
+        except BaseException as error:
+            last = Progress("failed", error=error)
+        self._board.take_down()
+        try:
+            self._tell(replace(last, prompt=self.progress.prompt if self.progress else None))
+        except Exception as error:  # what has been saved is saved, and is told by the result
+            log.warning("the end of the sign-in could not be shown: %s", error)
+        finally:
+            self._over.set()
+
+    def _go(self) -> Account:
+        if self._look_first and (account := self._present()) is not None:
+            return account
+        grant = _known(self._source)
+        self._epoch = grant.epoch if grant else 0
+        way = self._silent_way(self._scope())
+        if way is not None:
+            return self._save(way.finish(self._pause))
+        named = choose(self._flow, self._source.provider.server, self._here, command=self._made.command)
+        began = time.monotonic()
+        try:
+            while True:
+                # Whoever names a flow wants that one, not another program's.
+                if self._flow is None and (prompt := self._board.elsewhere(time.time())) is not None:
+                    self._follow(prompt, began)
+                elif (brought := self._ask(self._way(named))) is not None:
+                    return self._save(brought)
+        except _Elsewhere:
+            return self._account()
+
+    def _present(self) -> Account | None:
+        """The account, if no sign-in is needed.  A login that has ended needs one, whatever is left of it."""
+        try:
+            self._source.token()
+        except LoginRequired:
+            return None
+        except CorruptStore as error:
+            log.warning("%s", error)
+            return None
+        if _active(self._source) is None:
+            return None
+        log.info("already signed in: %s", self._source.key)
+        return self._account()
+
+    def _scope(self) -> str:
+        """Whoever asks for more keeps what the login has: else two programs would sign each other out in turn."""
+        before = _active(self._source)
+        return " ".join(sorted(self._needs | scope_set(before.scope if before else "")))
+
+    def _silent_way(self, scope: str) -> LoginFlow | None:
+        provider = self._source.provider
+        if self._tokens is not None:
+            return HandedFlow(provider, self._tokens)
+        if self._username is not None:
+            return PasswordFlow(provider, self._username, self._password, scope)
+        if self._made.grant == "client_credentials":
+            return ClientCredentialsFlow(provider, scope, self._made.resource)
         return None
-    except KeyboardInterrupt:
-        raise LoginFailed("the sign-in was cancelled", outcome="cancelled", hint="Begin again to retry.") from None
-    finally:
-        way.close()
-        presenter.done()
+
+    def _way(self, named: FlowName) -> DeviceFlow | BrowserFlow:
+        provider, scope, resource = self._source.provider, self._scope(), self._made.resource
+        way: DeviceFlow | BrowserFlow
+        if named == "device":
+            way = DeviceFlow(provider, scope, resource)
+        else:
+            redirect_uri = self._made.redirect_uri or DEFAULT_REDIRECT_URI
+            way = BrowserFlow(provider, scope, resource, redirect_uri)
+            # A presenter with a field for the address can offer both ways back.
+            way.receive = named == "browser" or not self._types
+            way.or_paste = not self._types
+        if self._timeout is not None:
+            way.timeout = self._timeout
+        return way
+
+    def _ask(self, way: DeviceFlow | BrowserFlow) -> SignedIn | None:
+        """Ask a person.  None where another program was a moment faster."""
+        try:
+            prompt = way.begin()
+            if not self._board.put_up(prompt, way.scope, time.time()) and self._flow is None:
+                return None
+            self._asking = way if isinstance(way, BrowserFlow) else None
+            self._tell(Progress("pending", prompt))
+            return replace(way.finish(self._pause), scope=way.scope)
+        finally:
+            self._asking = None
+            way.close()
+
+    def _follow(self, prompt: Prompt, began: float) -> None:
+        """Show another program's prompt for as long as it asks by it."""
+        self._tell(Progress("elsewhere", prompt))
+        while self._board.elsewhere(time.time()) == prompt:
+            self._pause(SLICE)
+            if self._timeout is not None and time.monotonic() - began > self._timeout:
+                raise LoginFailed(
+                    "nobody confirmed the sign-in in time", outcome="timed_out", hint="Begin again to retry."
+                )
+        self._pause(0.0)  # it may be gone because it has succeeded
+
+    def _pause(self, seconds: float, *, trouble: str = "") -> None:
+        shown = self.progress
+        if shown is not None and shown.state in ("pending", "retrying"):
+            self._tell(Progress("retrying" if trouble else "pending", shown.prompt, detail=trouble))
+        until = time.monotonic() + seconds
+        while True:
+            if self._cancelled.is_set() or not threading.main_thread().is_alive():
+                raise _Cancelled
+            active = _active(self._source)
+            if active is not None and active.epoch > self._epoch and self._needs <= scope_set(active.scope):
+                raise _Elsewhere
+            self._board.beat(time.time())
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._cancelled.wait(min(SLICE, left))
+
+    def _tell(self, progress: Progress) -> None:
+        if progress != self.progress:
+            self.progress = progress
+            self._presenter.show(progress)
+
+    def _save(self, brought: SignedIn) -> Account:
+        key, resource = self._source.key, self._made.resource
+        asked, given = scope_set(brought.scope), scope_set(brought.answer.scope)
+        if given and (narrower := asked - given - {"offline_access", "openid"}):
+            log.warning("%s granted less than was asked for: without %s", key, " ".join(sorted(narrower)))
+        self._source.change(
+            lambda previous: grant_of_login(
+                key,
+                brought.answer,
+                previous,
+                asked_at=brought.asked_at,
+                scope=asked,
+                subject=str(brought.claims.get("sub") or ""),
+                claims=dict(brought.claims),
+                resource=resource,
+                renewal=brought.renewal,
+            )
+        )
+        return self._account()
+
+    def _account(self) -> Account:
+        grant = self._source.grant()
+        if grant is None:
+            raise StoreError(f"the login for {self._source.key} was removed from its store as soon as it was made")
+        return Account.of(grant, self._made.resource)
 
 
-def _way(
-    source: LoginSource,
-    made: Wishes,
-    scope: str,
-    flow: str | None,
-    username: str | None,
-    password: str | None,
-    tokens: Mapping[str, Any] | None,
-    timeout: float | None,
-    presenter: Presenter | None,
-) -> tuple[LoginFlow, Presenter]:
-    provider = source.provider
-    here = detect()
-    presenter = presenter or TextPresenter(sys.stdout if here.notebook else sys.stderr, browser=here.browser)
-    if tokens is not None:
-        return HandedFlow(provider, tokens), presenter
-    if username is not None:
-        return PasswordFlow(provider, username, Secret(password or ""), scope), presenter
-    if made.grant == "client_credentials":
-        return ClientCredentialsFlow(provider, scope, made.resource), presenter
-    where: dict[str, Any] = {
-        "scope": scope,
-        "resource": made.resource,
-        **({"timeout": timeout} if timeout is not None else {}),
-    }
-    redirect_uri = made.redirect_uri or DEFAULT_REDIRECT_URI
-    match choose(flow, provider.server, here, command=made.command):
-        case "device":
-            return DeviceFlow(provider, **where), presenter
-        case "browser":
-            return BrowserFlow(provider, redirect_uri=redirect_uri, **where), presenter
-        case "paste":
-            return PasteFlow(
-                provider, lambda: getpass.getpass("Address: "), redirect_uri=redirect_uri, **where
-            ), presenter
+def _cancelled() -> LoginFailed:
+    return LoginFailed("the sign-in was cancelled", outcome="cancelled", hint="Begin again to retry.")
 
 
 def _active(source: LoginSource) -> Grant | None:
@@ -181,15 +372,3 @@ def _known(source: LoginSource) -> Grant | None:
         return source.grant()
     except StoreError:
         return None  # a new sign-in replaces what cannot be read
-
-
-def _wait(source: LoginSource, epoch: int, wanted: frozenset[str], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while True:
-        active = _active(source)
-        if active is not None and active.epoch > epoch and wanted <= scope_set(active.scope):
-            raise _Elsewhere
-        left = until - time.monotonic()
-        if left <= 0:
-            return
-        time.sleep(min(SLICE, left))

@@ -77,6 +77,17 @@ class TokenStore(ABC):
         """This login's lock against all processes, or None if another has it.  Never waits, not re-entrant."""
 
     @abstractmethod
+    def notice(self, key: GrantKey) -> bytes | None:
+        """What a program that asks a person to sign in has put up for the others, or None."""
+
+    @abstractmethod
+    def post(self, key: GrantKey, notice: bytes | None, *, instead_of: bytes | None) -> bool:
+        """Put up a notice (None: take it down) if what is there is `instead_of`, and tell whether it was.
+
+        Nothing that must last: it may be lost in a crash, and is judged by who reads it.
+        """
+
+    @abstractmethod
     def grants(self) -> Iterator[Grant]:
         """All logins in this store, tombstones included; unreadable ones are left out."""
 

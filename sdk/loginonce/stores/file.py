@@ -3,6 +3,7 @@
     <login>.login   the record; replaced as a whole (temp → fsync → replace → fsync of the folder), never edited
     <login>.lock    held while a refresh token is spent, for as long as the provider takes; never deleted
     <login>.guard   held for the milliseconds of a compare-and-replace; never deleted
+    <login>.notice  what a program shows that asks a person to sign in, for the others to show the same
     <login>.room    space reserved before a token is spent, so that the answer can be saved on a full disk
     store-id        tells this folder from another one that its files were copied to
 
@@ -116,6 +117,34 @@ class FileStore(TokenStore):
         """The login's `flock`."""
         self._make_folder()
         return _try_flock(self._path(key).removesuffix(".login") + ".lock", timeout=0)
+
+    def notice(self, key: GrantKey) -> bytes | None:
+        """The content of the notice's file."""
+        path = self._notice_path(key)
+        try:
+            found = read_private(path)
+        except OSError as error:
+            raise _unusable(path, error) from None
+        return found[0] if found else None
+
+    def post(self, key: GrantKey, notice: bytes | None, *, instead_of: bytes | None) -> bool:
+        """Compare and replace, as a whole but not durably."""
+        path = self._notice_path(key)
+        self._make_folder()
+        with self._guard(key):
+            if self.notice(key) != instead_of:
+                return False
+            try:
+                if notice is not None:
+                    os.replace(_write(path + ".next", notice, durable=False), path)
+                elif instead_of is not None:
+                    os.unlink(path)
+            except OSError as error:
+                raise _unusable(path, error) from None
+            return True
+
+    def _notice_path(self, key: GrantKey) -> str:
+        return self._path(key).removesuffix(".login") + ".notice"
 
     def grants(self) -> Iterator[Grant]:
         """All readable records of the folder."""
@@ -324,13 +353,14 @@ def _refuse_shared(path: str, seen: os.stat_result) -> None:
         )
 
 
-def _write(path: str, data: bytes) -> str:
+def _write(path: str, data: bytes, *, durable: bool = True) -> str:
     """Write and fsync; an existing file keeps its place on the disk until its new content is in it."""
     try:
         with _opened(path) as descriptor:
             _put(descriptor, data)
             os.ftruncate(descriptor, len(data))
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
     except OSError:
         if not path.endswith(".room"):  # whose space is still needed
             _remove(path)  # what could not be written whole only takes up space

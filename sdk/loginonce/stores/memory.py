@@ -28,6 +28,7 @@ class MemoryStore(TokenStore):
         self._mutex = threading.Lock()
         self._records: dict[GrantKey, tuple[Grant, int]] = {}
         self._locks: dict[GrantKey, threading.Lock] = {}
+        self._notices: dict[GrantKey, bytes] = {}
         self._changes = 0
 
     def __reduce__(self) -> NoReturn:
@@ -63,6 +64,21 @@ class MemoryStore(TokenStore):
         with self._mutex:
             lock = self._locks.setdefault(key, threading.Lock())
         return _HeldLock(lock) if lock.acquire(blocking=False) else None
+
+    def notice(self, key: GrantKey) -> bytes | None:
+        """What was posted."""
+        return self._notices.get(key)
+
+    def post(self, key: GrantKey, notice: bytes | None, *, instead_of: bytes | None) -> bool:
+        """Compare and replace."""
+        self._own()
+        with self._mutex:
+            if self._notices.get(key) != instead_of:
+                return False
+            self._notices.pop(key, None)
+            if notice is not None:
+                self._notices[key] = notice
+            return True
 
     def grants(self) -> Iterator[Grant]:
         """All logins of this process."""
