@@ -226,9 +226,9 @@ class SignIn:
             return account
         grant = _known(self._source)
         self._epoch = grant.epoch if grant else 0
-        way = self._silent_way(self._scope())
-        if way is not None:
-            return self._save(way.finish(self._pause))
+        scope = self._scope()
+        if (way := self._silent_way(scope)) is not None:
+            return self._save(replace(way.finish(self._pause), scope=scope))
         named = choose(self._flow, self._source.provider.server, self._here, command=self._made.command)
         began = time.monotonic()
         try:
