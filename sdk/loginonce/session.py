@@ -58,7 +58,11 @@ def presenter_here() -> Presenter:
     from .login.text import TextPresenter
 
     here = detect()
-    return TextPresenter(sys.stdout if here.notebook else sys.stderr, browser=here.browser)
+    if here.notebook:
+        from .notebook import NotebookPresenter
+
+        return NotebookPresenter()
+    return TextPresenter(sys.stderr, browser=here.browser)
 
 
 class LoggedOut(NamedTuple):
@@ -160,6 +164,16 @@ class Session(requests.Session):
             return "<loginonce.Session, not set up>"
         name = f"{made.profile!r}, " if made.profile else ""
         return f"<loginonce.Session {name}{self.source.key}>"
+
+    def _repr_html_(self) -> str:
+        # IPython's protocol.  Imported here: where nothing shows HTML nobody needs it.
+        from .notebook import html
+        from .notebook.standing import Standing
+
+        made: Settings | None = self.__dict__.get("settings")
+        if made is None:
+            return html.words(repr(self))
+        return Standing.of(self.source).html(time.time(), hint="Call .login() on it to sign in.")
 
     # ── signing in and out ───────────────────────────────────────────────────────────────────────────────
 
