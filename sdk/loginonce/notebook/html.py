@@ -20,7 +20,7 @@ from ..errors import LoginFailed, LoginonceError
 from ..login.flow import Progress, Prompt
 from ..model import Account, Grant
 
-__all__ = ["failed", "left", "link", "nobody", "prompt", "signed_in", "standing", "status", "trouble", "words"]
+__all__ = ["failed", "left", "link", "nobody", "over", "prompt", "signed_in", "standing", "status", "trouble", "words"]
 
 _TEXT = "var(--jp-content-font-color1, var(--vscode-foreground, inherit))"
 _QUIET = "var(--jp-content-font-color2, var(--vscode-descriptionForeground, inherit))"
@@ -223,20 +223,28 @@ def signed_in(account: Account, *, announce: bool = True) -> str:
     return _line(f"{_icon(_GOOD_NEWS, _GOOD)}Signed in as <strong>{words(account)}</strong>{tail}", announce=announce)
 
 
-def failed(error: BaseException, asked: Prompt | None = None, *, told: bool = False, announce: bool = True) -> str:
-    """Why nobody is signed in, and the next step.  `told`: the error itself stands right below."""
-    if told:
-        why, hint = "", ""
-    elif isinstance(error, LoginonceError):
-        why, hint = str(error.args[0] if error.args else ""), str(getattr(error, "hint", ""))
-    else:
-        why, hint = f"{type(error).__name__}, see the log", ""
-    first = f"{_icon(_NOBODY)}Not signed in{f': {words(why)}' if why else ''}"
-    offer = ""
+def over(error: Exception, *, announce: bool = True) -> str:
+    """A login that somebody has to renew: why, and what to call."""
+    why, hint = _why(error)
+    rest = _indented(words(hint)) if hint else ""
+    return _line(f"{_icon(_NOBODY)}Not signed in: {words(why)}{rest}", announce=announce)
+
+
+def failed(error: BaseException, asked: Prompt | None = None, *, told: bool = False) -> str:
+    """A sign-in that did not succeed: why, and the next step.  `told`: the error itself stands right below."""
+    why, hint = ("the sign-in did not succeed", "") if told else _why(error)
+    steps = [words(hint)] if hint else []
     if _without_codes(error, asked):
-        offer = f"Without device codes: {_command(PASTE)}"
-    rest = " ".join(piece for piece in (words(hint), offer) if piece)
-    return _line(first + (_indented(rest) if rest else ""), announce=announce)
+        steps.append(f"Without device codes: {_command(PASTE)}")
+    rest = _indented(" ".join(steps)) if steps else ""
+    return _line(f"{_icon(_NOBODY)}{words(why[:1].upper() + why[1:])}{rest}")
+
+
+def _why(error: BaseException) -> tuple[str, str]:
+    """Why, and the next step.  What is not ours may say anything, so only its name is shown."""
+    if not isinstance(error, LoginonceError) or not error.args:
+        return f"{type(error).__name__}, see the log", ""
+    return str(error.args[0]), str(getattr(error, "hint", ""))
 
 
 def _without_codes(error: BaseException, asked: Prompt | None) -> bool:
@@ -254,8 +262,7 @@ def nobody(issuer: str, hint: str = "", *, announce: bool = True) -> str:
 
 def trouble(error: BaseException, what: str) -> str:
     """Something that did not succeed, and leaves the login as it was."""
-    why = error.args[0] if isinstance(error, LoginonceError) and error.args else f"{type(error).__name__}, see the log"
-    return _line(f"{_icon(_TROUBLE)}{words(what)}{_indented(words(why))}")
+    return _line(f"{_icon(_TROUBLE)}{words(what)}{_indented(words(_why(error)[0]))}")
 
 
 def standing(account: Account, grant: Grant, resource: str, now: float) -> str:

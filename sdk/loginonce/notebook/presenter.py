@@ -78,8 +78,8 @@ class NotebookPresenter:
         elif progress.error is not None and (self._prompt.there or not self._cell.runs):
             # While the cell runs the error itself follows below, in its two lines.
             told = self._cell.runs
-            why = "" if told else f": {progress.error}"
-            self._prompt.put(html.failed(progress.error, progress.prompt, told=told), f"Not signed in{why}")
+            plain = "The sign-in did not succeed" if told else str(progress.error)
+            self._prompt.put(html.failed(progress.error, progress.prompt, told=told), plain)
         if self._status.there:
             self._status.put("", "")
 

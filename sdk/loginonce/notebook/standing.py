@@ -56,7 +56,7 @@ class Standing:
                 line += html.trouble(self.error, "Not renewed yet")
             return line + html.standing(self.account, self.grant, self.resource, now)
         if self.error is not None:
-            return html.failed(self.error, announce=announce)
+            return html.over(self.error, announce=announce)
         return html.nobody(self.issuer, hint, announce=announce)
 
     def __str__(self) -> str:
