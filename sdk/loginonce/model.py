@@ -13,9 +13,13 @@ from datetime import datetime
 from html import escape
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, TypeAlias
 
+from .errors import Reason
+
 __all__ = [
     "Account",
     "AuthorizationServer",
+    "Change",
+    "ChangeKind",
     "Client",
     "Failure",
     "Grant",
@@ -30,6 +34,7 @@ __all__ = [
 
 State: TypeAlias = Literal["ACTIVE", "SPENDING", "DEAD", "LOGGED_OUT"]
 Renewal: TypeAlias = Literal["refresh_token", "client_credentials", "none"]
+ChangeKind: TypeAlias = Literal["login", "refresh", "logout", "ended"]
 Order: TypeAlias = tuple[int, int, int]
 """(epoch, generation, attempt): what orders two records of one login."""
 
@@ -243,6 +248,21 @@ class Account:
     @property
     def _end(self) -> str:
         return f"{datetime.fromtimestamp(self.expires_at or 0).astimezone():%H:%M}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that happened to a login, in whichever process.
+
+    `kind` is `login` (somebody signed in), `refresh` (it was renewed), `logout` (somebody signed out here) or
+    `ended` (nothing renews it any more).  `account` is who is, or was, signed in; None after a log-out.  After
+    `logout` and `ended`, `reason` says why the next request will ask for a sign-in, and `hint` is the command.
+    """
+
+    kind: ChangeKind
+    account: Account | None
+    reason: Reason | None = None
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

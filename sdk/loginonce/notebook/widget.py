@@ -1,8 +1,9 @@
 """A login as a card with buttons, for panels, apps and Voila.
 
 It shows how the login stands, whichever process changed it: a thread of the card looks at the store four times a
-second while the card is on a page (one `stat`).  Nothing here waits: signing in, out and renewing go on in threads of
-their own, a front end may deliver clicks on any thread, and all state is behind one lock.
+second while the card is on a page (one `stat`), and at the clock.  `Session.on_change` would need a thread beside it,
+and tells less: not that the store is away, nor that a renewal has to wait.  Nothing here blocks: signing in, out and
+renewing go on in threads of their own, a front end may deliver clicks on any thread, and all state is behind one lock.
 
 Link and code are in the card only while somebody is asked.  An address that is pasted is taken out of its field
 before it is looked at, and is not echoed to other pages.  `close` blanks every part, so a notebook that is saved with
@@ -53,6 +54,9 @@ class SignedIn(Protocol):
     def logout(self) -> object:
         """Sign out everywhere."""
 
+    def keep_fresh(self) -> object:
+        """Renew in the background."""
+
 
 class _Field(widgets.Password):  # type: ignore[misc]  # ipywidgets has no types
     """Where an address is pasted: it shows dots, and other pages with the same card are not told of it."""
@@ -65,7 +69,7 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
 
         card = loginonce.notebook.LoginWidget(lab)
 
-    It never blocks.  `close()` ends a sign-in that is pending in it and leaves one static line.
+    It never blocks.  From then on the session keeps its login fresh (`Session.keep_fresh`).  `close()` ends a sign-in that is pending in it and leaves one static line.
     """
 
     def __init__(self, session: SignedIn, **settings: Any) -> None:
@@ -166,6 +170,7 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         with self._mutex:
             if self._ended is None and not self._closed:
                 self._ended = threading.Event()
+                self._session.keep_fresh()
                 _in_thread(self._beat, self._ended, name="loginonce-card", daemon=True)
 
     def _rest(self) -> None:
