@@ -332,7 +332,7 @@ class Keeper(_Background):
                 if stale <= now < begins:
                     return min(BEAT, begins - now)
                 return self._ask(min(REST, max(SHORTEST_REST, window / 4)))
-            case Renew():
+            case _:  # no token is left: without delay
                 return self._ask(REST)
         return BEAT
 

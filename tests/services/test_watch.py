@@ -464,9 +464,13 @@ def test_a_source_that_nobody_needs_is_collected_though_its_callback_refers_to_i
     kept.stop()
 
 
-def test_a_thread_whose_watcher_has_another_one_by_now_ends(watcher: Watcher[Told]) -> None:
+def test_a_thread_that_finds_itself_in_a_forked_child_ends(watcher: Watcher[Told], keeper: Keeper) -> None:
     watcher.listen(again([]))
-    module._beat_on(weakref.ref(watcher), threading.Event())
+    keeper.start()
+    module._after_fork()  # as in a child that a callback has forked
+    until(lambda: not ours())
+    watcher.listen(again([]))
+    assert [thread.name for thread in ours()] == ["loginonce-watch"]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -755,6 +759,22 @@ def test_a_late_failure_of_an_earlier_login_says_nothing_of_the_present_one(
     assert keeper._standing == standing
     assert grant.epoch == 1000
     assert warnings(caplog) == []
+
+
+def test_what_the_record_has_told_already_is_not_said_again(
+    source: LoginSource, issue: Issue, keeper: Keeper, fake_provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_provider.latency = 0.2
+    grant = put(source, issue(left=-1.0))
+    fake_provider.end_sessions()
+    keeper.beat()
+    until(lambda: fake_provider.stats.token_requests)
+    put(source, replace(the_grant(source), attempt=9, state="DEAD", marker=None, failure=Failure("", "refused")))
+    keeper.beat()
+    assert len(warnings(caplog)) == 1
+    renewals_are_over()
+    assert len(warnings(caplog)) == 1
+    assert grant.epoch == 1000
 
 
 def test_starting_twice_is_starting_once_and_it_can_begin_again(keeper: Keeper) -> None:
