@@ -1,4 +1,7 @@
-"""A real kernel, and what a notebook would keep of its cells: displays are replaced as front ends replace them."""
+"""IPython in this process or a real kernel, and what a notebook would keep of their cells.
+
+Displays are replaced as front ends replace them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Self
 
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
 from jupyter_client.manager import start_new_kernel
+from traitlets.config import Config
 
 from loginonce.testing import FakeProvider
 
@@ -34,6 +42,58 @@ class Cell:
     @property
     def error(self) -> list[str] | None:
         return next((output["traceback"] for output in self.outputs if output["output_type"] == "error"), None)
+
+
+class _Hook(DisplayHook):
+    """What has a result goes below the cell."""
+
+    def write_output_prompt(self) -> None:
+        pass
+
+    def write_format_data(self, format_dict: Any, md_dict: Any = None) -> None:
+        self.shell.cell.outputs.append({"output_type": "execute_result", "data": format_dict})
+
+
+class _Publisher(DisplayPublisher):
+    def publish(
+        self, data: Any, metadata: Any = None, *, transient: Any = None, update: bool = False, **_: Any
+    ) -> None:
+        self.shell.put(data, (transient or {}).get("display_id"), update=update)
+
+
+class Shell(InteractiveShell):
+    """IPython as a kernel has it, in this process: cheap, and one cell at a time."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.cell = Cell()
+        self.updates: list[dict[str, Any]] = []
+        self._displays: dict[str, list[dict[str, Any]]] = {}
+        config = Config()
+        config.HistoryManager.enabled = False
+        super().__init__(config=config, displayhook_class=_Hook, display_pub_class=_Publisher, **settings)
+        self.allow_stdin = True
+        self.kernel = SimpleNamespace(get_parent=lambda: {"content": {"allow_stdin": self.allow_stdin}})
+
+    def put(self, data: dict[str, Any], display_id: str | None, *, update: bool) -> None:
+        self.updates.append(data)
+        if update:
+            for output in self._displays.get(display_id or "", []):
+                output["data"] = data
+            return
+        output = {"output_type": "display_data", "data": data}
+        self.cell.outputs.append(output)
+        if display_id:
+            self._displays.setdefault(display_id, []).append(output)
+
+    def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
+        self.cell.outputs.append({"output_type": "error", "traceback": stb})
+
+    def run(self, code: str) -> Cell:
+        """Run a cell to its end."""
+        self.cell = cell = Cell()
+        self.run_cell(code, store_history=True)
+        cell.done = True
+        return cell
 
 
 class Kernel:

@@ -262,7 +262,9 @@ def nobody(issuer: str, hint: str = "", *, announce: bool = True) -> str:
 
 def trouble(error: BaseException, what: str) -> str:
     """Something that did not succeed, and leaves the login as it was."""
-    return _line(f"{_icon(_TROUBLE)}{words(what)}{_indented(words(_why(error)[0]))}")
+    why, hint = _why(error)
+    rest = _indented(words(why)) + (_indented(words(hint)) if hint else "")
+    return _line(f"{_icon(_TROUBLE)}{words(what)}{rest}")
 
 
 def standing(account: Account, grant: Grant, resource: str, now: float) -> str:

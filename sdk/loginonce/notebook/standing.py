@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ..errors import StoreError
+from ..errors import LoginRequired, StoreError
 from ..model import Account, Grant
 from ..refresh import Problem
 from ..source import LoginSource
+from ..watch import why_over
 from . import html
 
 __all__ = ["Standing"]
@@ -20,8 +21,8 @@ State: TypeAlias = Literal["nobody", "signed_in", "over", "unreadable"]
 class Standing:
     """One look at a login.
 
-    `signed_in`: by `account`; `error` says why it cannot be renewed just now, if so.  `over`: somebody has to sign
-    in again, and `error` says why.  `unreadable`: the store is away, or the record is damaged (`error`).
+    `signed_in`: by `account`; `error` says why it cannot be renewed just now, or any more, if so.  `over`: somebody
+    has to sign in again, and `error` says why.  `unreadable`: the store is away, or the record is damaged (`error`).
     """
 
     state: State
@@ -44,7 +45,8 @@ class Standing:
         account = Account.of(grant, resource)
         verdict = source.verdict(grant)
         if not isinstance(verdict, Problem):
-            return cls("signed_in", issuer, resource, account, grant)
+            last = why_over(source, grant)
+            return cls("signed_in", issuer, resource, account, grant, source.error(last) if last else None)
         state: State = "over" if verdict.kind == "login" else "signed_in"
         return cls(state, issuer, resource, account, grant, source.error(verdict))
 
@@ -53,7 +55,8 @@ class Standing:
         if self.state == "signed_in" and self.account is not None and self.grant is not None:
             line = html.signed_in(self.account, announce=announce)
             if self.error is not None:
-                line += html.trouble(self.error, "Not renewed yet")
+                last = isinstance(self.error, LoginRequired)
+                line += html.trouble(self.error, "It renews itself no longer" if last else "Not renewed yet")
             return line + html.standing(self.account, self.grant, self.resource, now)
         if self.error is not None:
             return html.over(self.error, announce=announce)

@@ -69,7 +69,8 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
 
         card = loginonce.notebook.LoginWidget(lab)
 
-    It never blocks.  From then on the session keeps its login fresh (`Session.keep_fresh`).  `close()` ends a sign-in that is pending in it and leaves one static line.
+    It never blocks.  From then on the session keeps its login fresh (`Session.keep_fresh`).  `close()` ends a sign-in
+    that is pending in it and leaves one static line.
     """
 
     def __init__(self, session: SignedIn, **settings: Any) -> None:
