@@ -5,6 +5,7 @@ Displays are replaced as front ends replace them.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -131,8 +132,9 @@ class Kernel:
     def _listen(self) -> None:
         while not self._ending.is_set():
             try:
-                message = self.client.get_iopub_msg(timeout=0.1)
-            except Exception:  # nothing came
+                # The client's own method would leave an event loop of this thread behind.
+                message = self.client.iopub_channel.get_msg(timeout=0.1)
+            except queue.Empty:
                 continue
             self.messages.append(message)
             self._take(message)

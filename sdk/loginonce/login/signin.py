@@ -73,6 +73,13 @@ class _Cancelled(Exception):
     """Nobody waits for this sign-in any more."""
 
 
+class _WaitCancelled(asyncio.CancelledError):
+    """Whoever awaited the sign-in was cancelled, as a cell that is interrupted is: two lines in a notebook too."""
+
+    def _render_traceback_(self) -> list[str]:
+        return _cancelled()._render_traceback_()
+
+
 class SignIn:
     """A sign-in under way; it has begun when the constructor returns.
 
@@ -194,6 +201,8 @@ class SignIn:
         self._over.wait(FAREWELL)
         if isinstance(error, KeyboardInterrupt):
             raise _cancelled() from None
+        if isinstance(error, asyncio.CancelledError):
+            raise _WaitCancelled(*error.args) from None
         raise error
 
     def _result(self) -> Account:
