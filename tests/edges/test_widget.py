@@ -100,6 +100,7 @@ def test_a_click_shows_link_and_code_and_the_persons_approval_signs_in(card: Car
     assert found[0] in card.text()
     assert "loginonce-left" in card.text()
     assert card.buttons() == ["Cancel"]
+    assert "Not signed in" not in card.text()
     assert not card.can_paste()
     provider.approve(found[0])
     until(lambda: signed_in(card))

@@ -288,7 +288,7 @@ def standing(account: Account, grant: Grant, resource: str, now: float) -> str:
 def _bar(share: float) -> str:
     return (
         f'<div aria-hidden="true" style="height: 2px; max-width: 22em; margin: 7px 0 5px; background: {_RULE};">'
-        f'<div style="height: 2px; width: {share:.0%}; background: {_QUIET};"></div></div>'
+        f'<div style="height: 2px; width: {share:.0%}; background: {_QUIET}; opacity: 0.7;"></div></div>'
     )
 
 

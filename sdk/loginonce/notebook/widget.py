@@ -206,14 +206,15 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             note = self._message
             if progress is not None:
                 note += html.status(progress, now, announce=announce, how="")
-            self._line.value = standing.html(now, announce=announce)
+            # While somebody is asked to sign in, that nobody is signed in goes without saying.
+            self._line.value = "" if asked and standing.state != "signed_in" else standing.html(now, announce=announce)
             self._ask.value = html.prompt(progress, field=field) if progress else ""
             self._note.value = note
             asking, signed_in = self._sign_in is not None, standing.state == "signed_in"
             renews = standing.account is not None and standing.account.renews
-            _show(self._ask, bool(self._ask.value))
+            for part in (self._line, self._ask, self._note):
+                _show(part, bool(part.value))
             _show(self._field, field)
-            _show(self._note, bool(note))
             for name, shown in {
                 "Sign in": not asking and not signed_in,
                 "Cancel": asking,
