@@ -303,6 +303,20 @@ def test_a_record_that_is_away_for_a_while_is_no_log_out(
     assert told == [("logout", 1001)]
 
 
+def test_an_older_copy_that_is_put_back_and_taken_away_again_is_no_news(
+    source: LoginSource, store: Flaky, issue: Issue, watcher: Watcher[Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Told] = []
+    monkeypatch.setattr(watcher, "_begin", lambda: None)
+    old, new = issue(), issue(generation=3)
+    put(source, new)
+    watcher.listen(told.append)
+    for grant in (old, new):
+        put(source, grant)
+        watcher.beat()
+    assert told == []
+
+
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
 def test_a_callback_that_raises_is_logged_and_harms_nobody(
     source: LoginSource,
@@ -654,8 +668,14 @@ def test_a_login_that_ends_by_itself_is_said_once(
 
 
 def test_what_only_the_lock_tells_is_asked_once_and_said_once(
-    fake_provider: FakeProvider, source: LoginSource, issue: Issue, store: Flaky, caplog: pytest.LogCaptureFixture
+    fake_provider: FakeProvider,
+    source: LoginSource,
+    issue: Issue,
+    store: Flaky,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(module, "REST", 0.0)
     careful = LoginSource(source.key, store, source.provider, policy=Policy(lost="login"), hint="log in!")
     grant, now = issue(left=-1.0), time.time()
     marker = Marker(grant.spendable, "nonce", "a dead owner", now - 60, now - 40)
