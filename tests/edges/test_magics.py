@@ -85,7 +85,13 @@ def test_a_login_gives_the_account(notebook: Shell, make: Make) -> None:
 
 def test_two_names_of_one_session_are_one_session(notebook: Shell, make: Make) -> None:
     notebook.user_ns["same"] = make("lab")
-    notebook.run("lab")
+    assert "Signed in as" in notebook.run("%login").html()
+
+
+def test_what_a_cell_resulted_in_is_no_session_of_the_notebook(notebook: Shell, make: Make) -> None:
+    make("lab")
+    notebook.run("loginonce.Session('https://other.example.org', client_id='other')")
+    assert "other.example.org" in repr(notebook.user_ns["_"])
     assert "Signed in as" in notebook.run("%login").html()
 
 

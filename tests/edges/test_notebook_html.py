@@ -94,7 +94,8 @@ def test_a_code_is_shown_with_its_link_its_application_and_what_to_compare() -> 
 
 def test_the_code_can_be_selected_as_a_whole_and_holds_nothing_else() -> None:
     (element,) = Page(EVERYTHING["device"]).all(class_="loginonce-code")
-    assert "user-select: all" in (element["style"] or "")
+    style = [part.strip() for part in (element["style"] or "").split(";")]
+    assert {"user-select: all", "-webkit-user-select: all"} <= set(style)
     assert re.search(r'class="loginonce-code"[^>]*>WDJB-MJHT</div>', EVERYTHING["device"])
 
 

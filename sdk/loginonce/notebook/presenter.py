@@ -17,7 +17,7 @@ import threading
 import time
 from typing import Any
 
-from ..login.flow import Progress, Prompt
+from ..login.flow import Progress
 from ..login.signin import SignIn
 from ..login.text import TextPresenter
 from ..model import Account
@@ -40,7 +40,6 @@ class NotebookPresenter:
         self._prompt = _Output()
         self._status = _Output()
         self._now: Progress | None = None
-        self._shown: Prompt | None = None
         self._over = threading.Event()
 
     def show(self, progress: Progress) -> None:
@@ -51,9 +50,7 @@ class NotebookPresenter:
                 self._end(progress)
                 return
             begins, self._now = self._now is None, progress
-            if progress.prompt != self._shown or begins:
-                self._shown = progress.prompt
-                self._prompt.put(html.prompt(progress), _as_text(progress))
+            self._prompt.put(html.prompt(progress), _as_text(progress))
             self._status.put(html.status(progress, time.time()))
         if begins:
             context = contextvars.copy_context()
@@ -92,7 +89,7 @@ def _as_text(progress: Progress) -> str:
 
 
 class _Output:
-    """One display, made when there is something to show, and replaced from then on."""
+    """One display, made when there is something to show, and replaced when that has changed."""
 
     def __init__(self) -> None:
         self._handle: Any = None
