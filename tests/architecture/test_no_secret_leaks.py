@@ -732,10 +732,15 @@ def test_a_request_that_failed_in_an_unforeseen_way_is_logged_without_secrets(
 def test_a_renewal_in_the_background_that_fails_is_logged_without_secrets(
     provider: FakeProvider, canaries: Canaries, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = MemoryStore()
-    lab = session(provider, store=store, policy=Policy(window=1000))
-    lab.login(tokens=issued(provider, canaries, expires_in=1))
-    time.sleep(0.92)
+    def near_its_end(grant: Grant | None) -> Grant:
+        assert grant is not None
+        now = time.time()
+        tokens = tuple(replace(token, received_at=now - 300, expires_at=now + 20) for token in grant.tokens)
+        return replace(grant, attempt=grant.attempt + 1, tokens=tokens)
+
+    lab = session(provider, store=MemoryStore())
+    lab.login(tokens=issued(provider, canaries))
+    lab.source.change(near_its_end)
     caplog.set_level(logging.DEBUG)
     provider.faults.add(Fault.drop_after())
     lab.source.token()
