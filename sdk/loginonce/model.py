@@ -112,8 +112,8 @@ class Marker:
     """Written before a refresh token is sent, so that a crash leaves evidence (DESIGN 4, step 5).
 
     `fingerprint` is of the token being spent; `sent_at` is when it was sent first, `deadline` until when the
-    latest sender may still be busy (POSIX seconds); `sends` counts how often it was sent; `owner` and
-    `nonce` say by whom.
+    latest sender may still be busy (POSIX seconds; 0 once it has given up); `sends` counts how often it was
+    sent; `owner` and `nonce` say by whom.
     """
 
     fingerprint: str

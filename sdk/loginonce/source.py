@@ -359,14 +359,14 @@ class _Run:
                 except StoreError as error:
                     self._trouble = error
                     return refresh.Unreadable(source.memory(), str(error))
-                return refresh.Locked(self._hold is not None)
+                return refresh.Locked(self._hold is not None, self._hold is not None and self._hold.lease)
             case refresh.Wait(seconds):
                 self._watch(seconds)
                 return refresh.Waited()
             case refresh.Write(grant, expected, reserve):
                 return self._write(grant, expected, reserve=reserve)
-            case refresh.Send(grant):
-                return self._send(grant)
+            case refresh.Send(grant, latest):
+                return self._send(grant, latest)
             case refresh.Release():
                 assert self._hold is not None
                 self._hold.release()
@@ -411,11 +411,13 @@ class _Run:
         self._gate.announce()
         return refresh.Written()
 
-    def _send(self, grant: Grant) -> refresh.Event:
+    def _send(self, grant: Grant, latest: float | None) -> refresh.Event:
         asked_at = time.time()
         want = self._machine.want
         if self._unprepared is not None:
             return refresh.Answered(self._unprepared, asked_at)
+        if latest is not None and asked_at > latest:
+            return refresh.Late()
         try:
             reply = self._source.provider.refresh(
                 grant,

@@ -81,7 +81,7 @@ class Transport:
     def _exchange(self, method: str, url: str, form: Form | None, headers: Mapping[str, str], budget: float) -> Answer:
         if not secure(url):
             raise ConfigurationError(f"{url} is neither https nor on this machine: no secret is sent there")
-        watch = _Watch(time.monotonic() + budget)
+        watch = _Watch(budget)
         watchdog = threading.Timer(budget, watch.cut)
         watchdog.daemon = True
         earlier = sys.exception()
@@ -191,14 +191,20 @@ class _Unacceptable(ValueError):
 class _Watch:
     """What is known of one exchange: whether its connection ever stood, and when it must be over."""
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    def __init__(self, budget: float) -> None:
+        self.deadline = time.monotonic() + budget
+        self._latest = time.time() + budget
         self.stood = False
         self._handles: list[socket.socket] = []
 
     @property
     def expired(self) -> bool:
         return time.monotonic() >= self.deadline
+
+    @property
+    def overslept(self) -> bool:
+        """Whether it is too late to send; also after a sleep of the machine, for which `monotonic` stands still."""
+        return self.expired or time.time() > self._latest
 
     def hold(self, sock: socket.socket) -> None:
         """Keep a handle of the connection: TLS, or a proxy, will take the socket itself into its own."""
@@ -229,6 +235,8 @@ class _Watching(HTTPConnection):
     def connect(self) -> None:
         super().connect()
         if (watch := _watching.get()) is not None:
+            if watch.overslept:
+                raise _Unacceptable("it took too long to connect")
             watch.stood = True
 
     def _new_conn(self) -> socket.socket:

@@ -10,10 +10,12 @@ import pytest
 from loginonce.model import Grant, GrantKey, Marker, Secret, TokenSet, fingerprint
 from loginonce.refresh import (
     CLOCK_TOLERANCE,
+    LATE,
     Action,
     Answered,
     Conflict,
     Event,
+    Late,
     Load,
     Loaded,
     Locked,
@@ -471,7 +473,7 @@ def test_the_record_is_marked_before_anything_is_sent() -> None:
     write = walk.to_lock(expired(generation=3, attempt=4))
     assert isinstance(write, Write)
     assert (write.expected, write.reserve) == ((10, 3, 4), True)
-    marker = Marker(fingerprint("refresh-1"), "0" * 16, "here/1/2/3", NOW, NOW + POLICY.send_timeout, 1)
+    marker = Marker(fingerprint("refresh-1"), "0" * 16, "here/1/2/3", NOW, NOW + LATE + POLICY.send_timeout, 1)
     assert write.grant == replace(expired(generation=3, attempt=5), state="SPENDING", marker=marker)
     assert walk.then(Written()) == Send(write.grant)
 
@@ -479,7 +481,98 @@ def test_the_record_is_marked_before_anything_is_sent() -> None:
 def test_a_second_send_keeps_when_the_first_was_and_counts() -> None:
     ahead = written(Walk().to_lock(marked(expired(), sent_at=NOW - 500)))
     assert ahead.marker is not None
-    assert (ahead.marker.sent_at, ahead.marker.sends, ahead.marker.deadline) == (NOW - 500, 2, NOW + 20)
+    assert (ahead.marker.sent_at, ahead.marker.sends, ahead.marker.deadline) == (NOW - 500, 2, NOW + LATE + 20)
+
+
+# ── a lock that is a lease ───────────────────────────────────────────────────────────────────────────────
+
+
+def leased(stored: Grant | None, *, want: Want = WANT, policy: Policy = POLICY) -> tuple[Walk, Action]:
+    """A caller that has the lease, and has read the record again."""
+    walk = Walk(want, policy)
+    walk.then(Loaded(stored))
+    walk.then(Locked(held=True, lease=True))
+    return walk, walk.then(Loaded(stored))
+
+
+def in_hand(*, since: float, left: float | None = None) -> Grant:
+    """A record that somebody has marked so many seconds ago."""
+    marker = Marker(fingerprint("refresh-1"), "1" * 16, "there/1/2/3", NOW - since, NOW - since + LATE + 20)
+    stored = expired() if left is None else near_its_end(left)
+    return replace(stored, state="SPENDING", marker=marker)
+
+
+def near_its_end(left: float) -> Grant:
+    return grant(replace(token(), received_at=NOW - 3600, expires_at=NOW + left))
+
+
+@pytest.mark.parametrize("since", [0.0, 24.0, 29.9])
+def test_under_a_lease_a_marker_is_respected_until_its_sender_must_be_done(since: float) -> None:
+    walk, action = leased(in_hand(since=since))
+    assert action == Release()
+    assert isinstance(walk.then(Released()), Wait)
+    assert isinstance(walk.then(Waited()), Load)
+
+
+def test_under_a_lease_a_marker_counts_as_left_behind_after_that() -> None:
+    _, action = leased(in_hand(since=30.1))
+    assert isinstance(action, Write)
+
+
+def test_under_a_lease_a_sender_that_has_given_up_is_not_waited_for() -> None:
+    stored = in_hand(since=3)
+    assert stored.marker is not None
+    _, action = leased(replace(stored, marker=replace(stored.marker, deadline=0.0)))
+    assert isinstance(action, Write)
+
+
+def test_under_a_lease_a_good_token_is_used_while_another_may_be_sending() -> None:
+    stored = in_hand(since=3, left=60)
+    walk, action = leased(stored, policy=INTERVAL)
+    assert action == Release()
+    assert walk.then(Released()) == Use(stored.tokens[0])
+
+
+def test_the_wait_for_another_sender_under_a_lease_is_bounded() -> None:
+    walk, _ = leased(in_hand(since=3))
+    assert problem(walk.then(Released(), after=POLICY.wait_timeout)).kind == "lock"
+
+
+def test_a_service_does_not_mind_who_else_asks_under_a_lease() -> None:
+    stored = replace(in_hand(since=3), renewal="client_credentials", refresh_token=None)
+    _, action = leased(stored, want=replace(WANT, renewal="client_credentials"))
+    assert isinstance(action, Write)
+
+
+def test_a_lease_bounds_when_a_send_may_begin_and_a_lock_does_not() -> None:
+    walk, _ = leased(expired())
+    send = walk.then(Written())
+    assert isinstance(send, Send)
+    assert send.latest == NOW + LATE
+    walk = Walk()
+    walk.to_lock(expired())
+    send = walk.then(Written())
+    assert isinstance(send, Send)
+    assert send.latest is None
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_whoever_is_too_late_takes_the_marker_back_and_begins_anew(earlier: bool) -> None:
+    walk, action = leased(in_hand(since=100) if earlier else expired())
+    assert isinstance(action, Write)
+    ahead = action.grant
+    walk.then(Written())
+    back = walk.then(Late(), after=10)
+    assert isinstance(back, Write)
+    assert back.expected == ahead.order
+    assert back.grant.order > ahead.order
+    assert (back.grant.state, back.grant.marker) == (
+        ("SPENDING", in_hand(since=100).marker) if earlier else ("ACTIVE", None)
+    )
+    assert back.grant.failure is None
+    assert isinstance(walk.then(Written()), Release)
+    assert isinstance(walk.then(Released()), Load)
+    assert isinstance(walk.then(Loaded(expired())), TryLock)  # its turn was not used up
 
 
 def test_a_record_that_cannot_be_marked_is_not_spent() -> None:

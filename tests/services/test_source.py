@@ -88,6 +88,16 @@ class Flaky(MemoryStore):
         return super().commit(grant, expected=expected, reserve=reserve)
 
 
+class Leasing(Flaky):
+    """A store whose lock is a lease."""
+
+    def try_lock(self, key: GrantKey) -> Hold | None:
+        held = super().try_lock(key)
+        if held is not None:
+            held.lease = True  # type: ignore[misc]
+        return held
+
+
 class Held(Provider):
     """A provider whose refreshes stop where the test wants them to: before they are sent, or once answered."""
 
@@ -557,6 +567,24 @@ def test_a_refusal_behind_is_told_only_when_the_old_token_ends(
     with pytest.raises(LoginRequired):
         source.token()
     assert fake_provider.stats.token_requests == 1
+
+
+def test_whoever_was_held_up_under_a_lease_before_it_could_send_begins_anew(
+    fake_provider: FakeProvider, clock: Clock
+) -> None:
+    store = Leasing()
+    source = signed_in(fake_provider, store, EXPIRED)
+
+    def stop_once(grant: Grant) -> None:  # as SIGSTOP does, between the marker and the send
+        if grant.marker is not None and clock.ahead == 0:
+            clock.ahead = 10.0
+
+    store.before_commit = stop_once
+    before = the_grant(store, fake_provider).tokens[0]
+    assert source.token() != before
+    assert (fake_provider.stats.token_requests, fake_provider.stats.replays) == (1, 0)
+    assert the_grant(store, fake_provider).order[1:] == (1, 0)
+    assert store.tries == 2
 
 
 def test_a_process_that_may_start_no_more_threads_renews_in_its_own(

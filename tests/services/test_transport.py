@@ -454,12 +454,21 @@ def test_an_answer_that_is_whole_only_after_its_time_is_lost(serve: Serve, monke
 
 def test_a_connection_that_comes_about_after_the_time_is_cut_at_once(serve: Serve) -> None:
     server = serve(saying(answer()))
-    watch = module._Watch(time.monotonic() - 1)
+    watch = module._Watch(-1)
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         watch.hold(sock)
         assert sock.recv(1) == b""
     watch.close()
     watch.cut()  # a closed one is left alone
+
+
+def test_nothing_is_sent_by_a_machine_that_slept_while_it_connected(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(saying(answer()))
+    monkeypatch.setattr(module._Watch, "overslept", property(lambda watch: True))
+    assert "took too long to connect" in str(refused_by(server.url))
+    assert not any(server.requests)
 
 
 # Bounds of size.

@@ -41,7 +41,14 @@ class OrderConflict(StoreError):
 
 
 class Hold(Protocol):
-    """A lock that is held, until it is released.  Any thread may release it."""
+    """A lock that is held, until it is released.  Any thread may release it.
+
+    `lease`: it may also end by itself, while its holder still believes in it.  A lock of the operating system, which
+    ends with its process and never before, is none.
+    """
+
+    @property
+    def lease(self) -> bool: ...
 
     def release(self) -> None:
         """Let the next one in.  Never raises."""

@@ -244,6 +244,8 @@ at_fork_in_child(_mutexes.clear)
 
 
 class _Flock:
+    lease = False
+
     def __init__(self, lock: Any) -> None:
         self._lock = lock
 

@@ -98,6 +98,8 @@ class MemoryStore(TokenStore):
 
 
 class _HeldLock:
+    lease = False
+
     def __init__(self, lock: threading.Lock) -> None:
         self._lock: threading.Lock | None = lock
 
