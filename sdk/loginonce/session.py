@@ -35,7 +35,7 @@ from .wire import Members, origin, secure
 if TYPE_CHECKING:
     from .login.signin import Presenter
 
-__all__ = ["LoggedOut", "Session"]
+__all__ = ["LoggedOut", "Session", "account_of"]
 
 log = logging.getLogger("loginonce")
 
@@ -148,7 +148,7 @@ class Session(requests.Session):
         grant = self.source.grant()
         if grant is None or grant.state == "LOGGED_OUT":
             return None
-        return _account(grant, self.settings.resource)
+        return account_of(grant, self.settings.resource)
 
     def login(
         self,
@@ -191,7 +191,7 @@ class Session(requests.Session):
         grant = self.source.grant()
         if grant is None:
             raise StoreError(f"the login for {self.source.key} was removed from its store as soon as it was made")
-        return _account(grant, self.settings.resource)
+        return account_of(grant, self.settings.resource)
 
     def _signed_in(self) -> Account | None:
         """The account, if no sign-in is needed.  A login that has ended needs one, whatever is left of it."""
@@ -206,7 +206,7 @@ class Session(requests.Session):
         if grant is None or grant.state not in ("ACTIVE", "SPENDING"):
             return None
         log.info("already signed in: %s", self.source.key)
-        return _account(grant, self.settings.resource)
+        return account_of(grant, self.settings.resource)
 
     def _save(self, signed_in: SignedIn) -> None:
         asked, given = scope_set(signed_in.scope), scope_set(signed_in.answer.scope)
@@ -409,7 +409,8 @@ def _signed_when_sent(request: requests.PreparedRequest) -> requests.PreparedReq
     return request
 
 
-def _account(grant: Grant, resource: str) -> Account:
+def account_of(grant: Grant, resource: str) -> Account:
+    """Who that login is of; what it tells of the access token is of the one for that resource."""
     token = grant.token_for(resource)
     claims = dict(grant.claims)
     name = next((str(claims[n]) for n in ("name", "preferred_username", "email") if claims.get(n)), "")

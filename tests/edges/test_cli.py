@@ -17,7 +17,7 @@ import pytest
 
 import loginonce
 from loginonce.cli import commands
-from loginonce.cli.text import duration, moment, plain
+from loginonce.text import duration, moment, plain
 from loginonce.model import Marker
 from loginonce.testing import FakeProvider, Fault
 

@@ -1,0 +1,216 @@
+"""Where logins are kept: which store, who can read it, what its disk can do, whether its lock locks.
+
+What is tried is tried beside the logins, in a folder of its own that is removed again: no login, and no lock of
+one, is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import LoginonceError, StoreError
+from ..model import Grant, GrantKey
+from ..stores.base import TokenStore
+from ..stores.file import FileStore, read_private
+from ..stores.memory import MemoryStore
+from .contest import NOBODY, contest
+from .finding import Finding, found, trouble
+
+__all__ = ["check_place", "file_system"]
+
+LITTLE_SPACE = 16 << 20
+"""Bytes of free space below which somebody should look at it; a login takes a few kilobytes."""
+
+SLOW_SAVE = 1.0
+"""Seconds for a record to be durable; more is a twentieth of what a renewal may take in all."""
+
+SLOW_HANDOVER = 0.5
+"""Seconds for a lock to be had after it was released, by somebody who tries each millisecond."""
+
+
+def check_place(store: TokenStore, address: str, key: GrantKey | None, seconds: float) -> list[Finding]:
+    """The findings on a store that was opened by that address; `key` is the login that is meant, if one is.
+
+    Takes about a second, and no more than so many.
+    """
+    if isinstance(store, MemoryStore):
+        text = "in the memory of each process: nothing is shared, and every program signs in for itself"
+        return [found("store", text, level="attention", advice="Leave out the store memory: to share one login")]
+    if not isinstance(store, FileStore):
+        where = store.location(key) if key else store.identity
+        return [found("store", f"{type(store).__name__}, {where}"), _lock(address, seconds)]
+    folder = Path(store.identity.removeprefix("file:"))
+    findings = [_store(store, folder), _access(folder)]
+    with _scratch(folder) as scratch:
+        disk, writable = _disk(folder, scratch)
+        findings.append(disk)
+        if writable:
+            findings.append(_lock(f"file:{scratch}", seconds))
+        else:
+            findings.append(found("lock", "not tried, since nothing can be written there", level="unknown"))
+    return findings
+
+
+def _store(store: FileStore, folder: Path) -> Finding:
+    try:
+        number = sum(grant.state != "LOGGED_OUT" for grant in store.grants())
+    except StoreError as error:
+        return trouble("store", error, level="unknown")  # why, the next check knows better
+    if not folder.exists():
+        return found("store", f"files in {folder}, which the first sign-in makes")
+    logins = "one login" if number == 1 else f"{number} logins"
+    return found("store", f"files in {folder}; {logins}")
+
+
+def _access(folder: Path) -> Finding:
+    """Who can read it: nobody but its owner, and that is us."""
+    try:
+        seen = os.stat(folder)
+    except FileNotFoundError:
+        return found("access", "there is no folder yet; it will be yours alone")
+    except OSError as error:
+        return trouble("access", f"{folder} cannot be entered: {error.strerror}", advice=_regain(error))
+    if not stat.S_ISDIR(seen.st_mode):
+        return trouble("access", f"{folder} is not a folder.  Move it away, or set LOGINONCE_HOME")
+    if (refused := _refused(folder, seen)) is not None:
+        return refused
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".login") or name == "store-id")
+        for name in names:
+            read_private(str(folder / name))
+    except StoreError as error:
+        return trouble("access", error)
+    except OSError as error:
+        return trouble("access", f"{error.filename} cannot be read: {error.strerror}", advice=_regain(error))
+    mode = f" (folder {stat.S_IMODE(seen.st_mode):04o}, files 0600)" if hasattr(os, "geteuid") else ""
+    return found("access", f"yours alone{mode}")
+
+
+def _refused(folder: Path, seen: os.stat_result) -> Finding | None:
+    """What the store itself would say of the folder."""
+    from ..stores.file import _refuse_shared  # the one judge of modes
+
+    try:
+        _refuse_shared(str(folder), seen)
+    except StoreError as error:
+        return trouble("access", error)
+    return None
+
+
+def _regain(error: OSError) -> str:
+    """The command by which an owner gets at what is theirs; the highest folder that keeps them out comes first."""
+    path = Path(str(error.filename))
+    for place in (*reversed(path.parents), path):
+        try:
+            seen = os.stat(place)
+        except OSError:
+            break
+        if not os.access(place, os.R_OK | (os.X_OK if stat.S_ISDIR(seen.st_mode) else 0)):
+            if hasattr(os, "geteuid") and seen.st_uid != os.geteuid():
+                return f"{place} belongs to uid {seen.st_uid}: set LOGINONCE_HOME to a folder of your own"
+            return f"Run: chmod {'700' if stat.S_ISDIR(seen.st_mode) else '600'} {shlex.quote(str(place))}"
+    return "Set LOGINONCE_HOME to a folder of your own"
+
+
+# ── the disk ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder that can be made on the same disk, and is gone afterwards if it was."""
+    there = next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
+    scratch = there / f".doctor-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _disk(folder: Path, scratch: Path) -> tuple[Finding, bool]:
+    """What it is and whether it can save a login, with the space for the next one reserved."""
+    kind, shared = file_system(scratch.parent)
+    try:
+        free = shutil.disk_usage(scratch.parent).free
+        began = time.monotonic()
+        store = FileStore(scratch)
+        store.commit(Grant(NOBODY, 1), expected=None, reserve=True)
+        took = time.monotonic() - began
+        store.commit(Grant(NOBODY, 2), expected=(1, 0, 0))
+    except StoreError as error:
+        return trouble("disk", re.sub(f"{re.escape(str(scratch))}[^:]*", str(folder), str(error))), False
+    except OSError as error:
+        return trouble("disk", f"{folder} cannot be used: {error.strerror}"), False
+    text = f"{kind}; {_size(free)} free, room for an answer is reserved; saves in {1000 * took:.0f} ms"
+    if shared:
+        advice = "Set LOGINONCE_HOME to a folder on a local disk, and sign in on each machine"
+        return found(
+            "disk", f"{text}; its locks may not exclude other machines", level="attention", advice=advice
+        ), True
+    if free < LITTLE_SPACE:
+        return found("disk", text, level="attention", advice="Free some space: renewals stop before it runs out"), True
+    if took > SLOW_SAVE:
+        advice = "Set LOGINONCE_HOME to a folder on a faster disk"
+        return found("disk", text, level="attention", advice=advice), True
+    return found("disk", text), True
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+_SHARED = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "fuse.sshfs"}
+
+
+def file_system(folder: Path) -> tuple[str, bool]:
+    """What kind of file system that folder is on, for people, and whether other machines may share it."""
+    kind = ""
+    longest = -1
+    try:
+        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return "a file system of unknown kind", False
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])
+        if folder.is_relative_to(place) and len(place) >= longest:
+            longest, kind = len(place), after.split()[0]
+    if kind in _SHARED or kind.startswith("fuse."):
+        return f"{kind}, a network or FUSE file system", True
+    names = {"tmpfs": "tmpfs, in memory until the machine stops", "overlay": "overlay, gone with its container"}
+    return names.get(kind, f"{kind}, local"), False
+
+
+# ── the lock ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _lock(address: str, seconds: float) -> Finding:
+    """What two processes saw."""
+    move = "Set LOGINONCE_HOME to a folder on a local disk"
+    try:
+        seen = contest(address, seconds)
+    except LoginonceError as error:
+        text = re.sub(r"\S*/\.doctor-[^ :]*", "the lock", str(error))
+        return trouble("lock", text, advice=move)
+    if not seen.excludes:
+        return trouble("lock", "two processes held it at the same time: logins would be lost", advice=move)
+    if seen.handover is None:
+        return trouble("lock", "a process that waited for it did not get it when it was released", advice=move)
+    if not seen.outlived:
+        return trouble("lock", "it was not free again when its holder was killed", advice=move)
+    text = f"keeps two processes apart; handed over in {1000 * seen.handover:.1f} ms; a killed holder lets go"
+    if seen.handover > SLOW_HANDOVER:
+        return found("lock", text, level="attention", advice="It is slow: is this machine, or its disk, overloaded?")
+    return found("lock", text)
