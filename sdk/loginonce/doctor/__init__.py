@@ -25,7 +25,7 @@ from ..errors import CorruptStore, LoginonceError, StoreError, TransportError
 from ..model import Grant
 from ..session import Session
 from ..standing import Standing
-from .finding import Finding, Level, found, trouble
+from .finding import Finding, Level, found, trouble, wrong
 from .login import check_login, check_record, check_renewal, check_settings, check_sign_in, standing
 from .place import check_place
 from .provider import Heard, ask, check_clock, check_network, check_provider, known_server
@@ -109,7 +109,7 @@ def _of_login(
     else:
         findings += _guarded("login", lambda: check_login(session, stands, grant, now))
         findings += _guarded("record", lambda: check_record(grant, now))
-    needed = stands is None or stands.state == "login_required"
+    needed = stands is not None and stands.state == "login_required"
     server = (heard.server if heard else None) or known_server(made)
     findings += _guarded("renewal", lambda: check_renewal(made, grant))
     findings += _guarded("sign-in", lambda: check_sign_in(made, server, needed=needed))
@@ -167,7 +167,7 @@ def _late() -> Grant | None:
 
 def _in_time(of_place: _Errand[list[Finding]], until: float) -> list[Finding]:
     advice = "See whether its server is there, or set LOGINONCE_HOME to a folder on a local disk"
-    late = [trouble("store", "the disk does not answer", advice=advice)]
+    late = [wrong("store", "the disk does not answer", advice)]
     return of_place.result(until, lambda: late)
 
 
@@ -181,7 +181,7 @@ def _heard(of_provider: _Errand[Heard] | None, until: float) -> Heard | None:
 def _unreadable(error: Exception, of_place: list[Finding], command: str) -> Finding:
     if isinstance(error, CorruptStore):
         advice = f"Run: {command} (the file is set aside then, not deleted)"
-        return trouble("record", f"the saved login is damaged: {error}", advice=advice)
+        return wrong("record", f"the saved login is damaged: {error}", advice)
     if any(finding.name in ("store", "access") and finding.level == "wrong" for finding in of_place):
         return found("record", "it cannot be read, for what is wrong with its place", level="unknown")
     return trouble("record", error)
@@ -217,7 +217,7 @@ def _diagnosis(
         verdict = f"It works; worth a look: {', '.join(look)}."
     if mend := [name for name in wrong if name not in ("login", "network")]:
         outcome = "wrong"
-        verdict = f"{_several(len(mend))} wrong: {', '.join(mend)}.  Do what stands there, then ask again."
+        verdict = f"{_several(len(mend))} wrong: {', '.join(mend)}.  Follow the arrow, then run this again."
     elif wrong == ["network"] or "network" in wrong:
         outcome, verdict = "unreachable", "The provider cannot be reached; what is saved here is kept."
     elif state == "retry_later":

@@ -66,7 +66,7 @@ def contest(address: str, seconds: float) -> Contest:
 class _Contender:
     """One of the processes.  Each answer is the time (`time.monotonic`, the same for all) at which it was done."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     def ask(self, do: str) -> float | None:
@@ -76,14 +76,13 @@ class _Contender:
     def tell(self, do: str) -> None:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(f"{do}\n")
-            self._process.stdin.flush()
+            self._process.stdin.write(f"{do}\n".encode())
         except OSError:
             pass  # it has ended, as the next `hear` tells
 
     def hear(self) -> float | None:
         assert self._process.stdout is not None
-        word, _, rest = self._process.stdout.readline().strip().partition(" ")
+        word, _, rest = self._process.stdout.readline().decode("utf-8", "replace").strip().partition(" ")
         if word == "done":
             return float(rest)
         if word != "busy":
@@ -103,7 +102,7 @@ def _contender(address: str, until: float) -> Iterator[_Contender]:
     with ExitStack() as stack:
         try:
             process = subprocess.Popen(  # noqa: S603 - ourselves
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
             )
         except OSError as error:
             raise StoreError(f"no process could be started to try the lock: {error.strerror}") from None

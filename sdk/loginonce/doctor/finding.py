@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["Finding", "Level", "found", "trouble"]
+__all__ = ["Finding", "Level", "found", "trouble", "wrong"]
 
 Level: TypeAlias = Literal["ok", "attention", "wrong", "unknown"]
 """All is well; it works, and somebody should look at it; it does not work; it was not, or could not be, checked."""
@@ -29,10 +29,18 @@ def found(name: str, text: str, *, advice: str = "", level: Level = "ok") -> Fin
     return Finding(name, level, text, advice)
 
 
-def trouble(name: str, error: BaseException | str, *, advice: str = "", level: Level = "wrong") -> Finding:
-    """What an error of this library says: its messages are `what happened.  What to do` or `what; what to do`."""
+def wrong(name: str, text: str, advice: str) -> Finding:
+    """A finding that is not well, and what to do."""
+    return Finding(name, "wrong", text, advice)
+
+
+def trouble(name: str, error: BaseException | str, *, advice: str = "") -> Finding:
+    """What an error of this library says: its messages are `what happened.  What to do` or `what; what to do`.
+
+    `advice` takes the place of the error's own, where another is better.
+    """
     whole = " ".join(str(error).split("\n"))
     text, _, said = whole.partition(".  ") if ".  " in whole else whole.rpartition("; ")
     if not text:
         text, said = said, ""
-    return Finding(name, level, text, advice or said[:1].upper() + said[1:])
+    return Finding(name, "wrong", text, advice or said[:1].upper() + said[1:])

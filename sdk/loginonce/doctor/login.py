@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..config import Settings, profiles
+from ..config import Settings, from_environment, profiles
 from ..environment import Environment, detect
 from ..errors import ConfigurationError, LoginFailed
 from ..home import config_file, process_identity
@@ -30,10 +30,10 @@ def check_settings(made: Settings) -> Finding:
     profile = profiles().get(made.profile, {})
     used = [name for name in _OTHERS if os.environ.get(f"LOGINONCE_{name}")]
     idle: list[str] = []
+    counted = from_environment(profile or {"issuer": made.issuer})
     for name in _OF_THE_LOGIN:
-        if value := os.environ.get(f"LOGINONCE_{name}", "").strip():
-            member = name.lower()
-            counts = not profile.get(member) and (getattr(made, member) or "").rstrip("/") == value.rstrip("/")
+        if os.environ.get(f"LOGINONCE_{name}", "").strip():
+            counts = counted.get(name.lower()) and not profile.get(name.lower())
             (used if counts else idle).append(name)
     known = {f"LOGINONCE_{name}" for name in (*_OF_THE_LOGIN, *_OTHERS)}
     odd = sorted(name for name in os.environ if name.startswith("LOGINONCE_") and name not in known)
@@ -78,9 +78,18 @@ def check_login(session: Session, stands: Standing, grant: Grant | None, now: fl
         until = f"token until {moment(stands.expires_at, now)}"
     else:
         until = f"token ended {moment(stands.expires_at, now)}, the next use gets a new one"
+    if grant.state == "DEAD":  # but what it brought is still good
+        why = f": {grant.failure.detail}" if grant.failure and grant.failure.detail else ""
+        text = f"ended at the provider{why}; {until}"
+        return found("login", text, level="attention", advice=f"Before that {sign_in[0].lower()}{sign_in[1:]}")
     text = f"signed in as {who}; {until}"
     if not stands.renews:
-        return found("login", f"{text}; it cannot renew itself", level="attention", advice=f"Then {sign_in.lower()}")
+        return found(
+            "login",
+            f"{text}; it cannot renew itself",
+            level="attention",
+            advice=f"After that {sign_in[0].lower()}{sign_in[1:]}",
+        )
     return found("login", text)
 
 

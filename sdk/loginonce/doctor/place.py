@@ -17,15 +17,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..config import open_store
 from ..errors import LoginonceError, StoreError
 from ..model import Grant, GrantKey
 from ..stores.base import TokenStore
 from ..stores.file import FileStore, read_private
 from ..stores.memory import MemoryStore
 from .contest import NOBODY, contest
-from .finding import Finding, found, trouble
+from .finding import Finding, found, trouble, wrong
+from .ground import ground
 
-__all__ = ["check_place", "file_system"]
+__all__ = ["check_place"]
+
+ELSEWHERE = "Set LOGINONCE_HOME to a folder on a local disk"
 
 LITTLE_SPACE = 16 << 20
 """Bytes of free space below which somebody should look at it; a login takes a few kilobytes."""
@@ -49,25 +53,24 @@ def check_place(store: TokenStore, address: str, key: GrantKey | None, seconds: 
         where = store.location(key) if key else store.identity
         return [found("store", f"{type(store).__name__}, {where}"), _lock(address, seconds)]
     folder = Path(store.identity.removeprefix("file:"))
-    findings = [_store(store, folder), _access(folder)]
+    access = _access(folder)
     with _scratch(folder) as scratch:
-        disk, writable = _disk(folder, scratch)
-        findings.append(disk)
-        if writable:
-            findings.append(_lock(f"file:{scratch}", seconds))
-        else:
-            findings.append(found("lock", "not tried, since nothing can be written there", level="unknown"))
-    return findings
+        there = f"file:{scratch}{''.join(address.partition('?')[1:])}"
+        disk, usable = _disk(folder, scratch, there, blocked=access.level == "wrong")
+        lock = _lock(there, seconds) if usable else found("lock", "not tried: nothing can be saved", level="unknown")
+        return [_store(store, folder), access, disk, lock]
 
 
 def _store(store: FileStore, folder: Path) -> Finding:
     try:
         number = sum(grant.state != "LOGGED_OUT" for grant in store.grants())
-    except StoreError as error:
-        return trouble("store", error, level="unknown")  # why, the next check knows better
+        files = [*folder.glob("*.login")]
+    except (StoreError, OSError):
+        return found("store", f"files in {folder}, which cannot be listed", level="unknown")
     if not folder.exists():
         return found("store", f"files in {folder}, which the first sign-in makes")
-    logins = "one login" if number == 1 else f"{number} logins"
+    some = "nobody is signed in" if files else "no login yet"
+    logins = "one login" if number == 1 else f"{number} logins" if number else some
     return found("store", f"files in {folder}; {logins}")
 
 
@@ -78,9 +81,9 @@ def _access(folder: Path) -> Finding:
     except FileNotFoundError:
         return found("access", "there is no folder yet; it will be yours alone")
     except OSError as error:
-        return trouble("access", f"{folder} cannot be entered: {error.strerror}", advice=_regain(error))
+        return wrong("access", f"{folder} cannot be entered: {error.strerror}", _regain(error))
     if not stat.S_ISDIR(seen.st_mode):
-        return trouble("access", f"{folder} is not a folder.  Move it away, or set LOGINONCE_HOME")
+        return wrong("access", f"{folder} is not a folder", "Move it away, or set LOGINONCE_HOME")
     if (refused := _refused(folder, seen)) is not None:
         return refused
     try:
@@ -90,7 +93,7 @@ def _access(folder: Path) -> Finding:
     except StoreError as error:
         return trouble("access", error)
     except OSError as error:
-        return trouble("access", f"{error.filename} cannot be read: {error.strerror}", advice=_regain(error))
+        return wrong("access", f"{error.filename} cannot be read: {error.strerror}", _regain(error))
     mode = f" (folder {stat.S_IMODE(seen.st_mode):04o}, files 0600)" if hasattr(os, "geteuid") else ""
     return found("access", f"yours alone{mode}")
 
@@ -135,32 +138,40 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _disk(folder: Path, scratch: Path) -> tuple[Finding, bool]:
-    """What it is and whether it can save a login, with the space for the next one reserved."""
-    kind, shared = file_system(scratch.parent)
+def _disk(folder: Path, scratch: Path, address: str, *, blocked: bool) -> tuple[Finding, bool]:
+    """What it is, and whether it can save a login and keep the room for the next answer.
+
+    `blocked`: it is known that the folder cannot be used as it is, and why.
+    """
+    on = ground(scratch.parent)
     try:
         free = shutil.disk_usage(scratch.parent).free
         began = time.monotonic()
-        store = FileStore(scratch)
+        store = open_store(address)
         store.commit(Grant(NOBODY, 1), expected=None, reserve=True)
         took = time.monotonic() - began
         store.commit(Grant(NOBODY, 2), expected=(1, 0, 0))
-    except StoreError as error:
-        return trouble("disk", re.sub(f"{re.escape(str(scratch))}[^:]*", str(folder), str(error))), False
-    except OSError as error:
-        return trouble("disk", f"{folder} cannot be used: {error.strerror}"), False
+    except (LoginonceError, OSError) as error:
+        if blocked:
+            return found("disk", "not tried, for what is wrong with the access", level="unknown"), False
+        if isinstance(error, OSError):
+            return wrong("disk", f"{folder} cannot be used: {error.strerror}", ELSEWHERE), False
+        return trouble("disk", re.sub(rf"{re.escape(str(scratch))}(/\S+)?", str(folder), str(error))), False
+    kind = _KINDS.get(on.kind, f"{on.kind or 'a file system of unknown kind'}, local")
+    kind = kind if on.verdict == "trusted" else f"{on.kind}, shared"
     text = f"{kind}; {_size(free)} free, room for an answer is reserved; saves in {1000 * took:.0f} ms"
-    if shared:
-        advice = "Set LOGINONCE_HOME to a folder on a local disk, and sign in on each machine"
-        return found(
-            "disk", f"{text}; its locks may not exclude other machines", level="attention", advice=advice
-        ), True
-    if free < LITTLE_SPACE:
-        return found("disk", text, level="attention", advice="Free some space: renewals stop before it runs out"), True
-    if took > SLOW_SAVE:
+    advice = ""
+    if on.verdict != "trusted" and "lock=strict" not in address:
+        text += f"; {on.why}"
+        advice = "If other machines use it too, set LOGINONCE_HOME to a folder on a local disk of each"
+    elif free < LITTLE_SPACE:
+        advice = "Free some space: nothing is renewed once there is no room for the answer"
+    elif took > SLOW_SAVE:
         advice = "Set LOGINONCE_HOME to a folder on a faster disk"
-        return found("disk", text, level="attention", advice=advice), True
-    return found("disk", text), True
+    return found("disk", text, level="attention" if advice else "ok", advice=advice), True
+
+
+_KINDS = {"tmpfs": "tmpfs, gone when the machine stops", "overlay": "overlay, gone with its container"}
 
 
 def _size(count: float) -> str:
@@ -171,45 +182,22 @@ def _size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-_SHARED = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "fuse.sshfs"}
-
-
-def file_system(folder: Path) -> tuple[str, bool]:
-    """What kind of file system that folder is on, for people, and whether other machines may share it."""
-    kind = ""
-    longest = -1
-    try:
-        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return "a file system of unknown kind", False
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])
-        if folder.is_relative_to(place) and len(place) >= longest:
-            longest, kind = len(place), after.split()[0]
-    if kind in _SHARED or kind.startswith("fuse."):
-        return f"{kind}, a network or FUSE file system", True
-    names = {"tmpfs": "tmpfs, in memory until the machine stops", "overlay": "overlay, gone with its container"}
-    return names.get(kind, f"{kind}, local"), False
-
-
 # ── the lock ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _lock(address: str, seconds: float) -> Finding:
     """What two processes saw."""
-    move = "Set LOGINONCE_HOME to a folder on a local disk"
     try:
         seen = contest(address, seconds)
     except LoginonceError as error:
         text = re.sub(r"\S*/\.doctor-[^ :]*", "the lock", str(error))
-        return trouble("lock", text, advice=move)
+        return trouble("lock", text, advice=ELSEWHERE)
     if not seen.excludes:
-        return trouble("lock", "two processes held it at the same time: logins would be lost", advice=move)
+        return wrong("lock", "two processes held it at the same time: logins would be lost", ELSEWHERE)
     if seen.handover is None:
-        return trouble("lock", "a process that waited for it did not get it when it was released", advice=move)
+        return wrong("lock", "a process that waited for it did not get it when it was released", ELSEWHERE)
     if not seen.outlived:
-        return trouble("lock", "it was not free again when its holder was killed", advice=move)
+        return wrong("lock", "it was not free again when its holder was killed", ELSEWHERE)
     text = f"keeps two processes apart; handed over in {1000 * seen.handover:.1f} ms; a killed holder lets go"
     if seen.handover > SLOW_HANDOVER:
         return found("lock", text, level="attention", advice="It is slow: is this machine, or its disk, overloaded?")

@@ -23,7 +23,7 @@ from ..model import AuthorizationServer, Client, Grant
 from ..text import duration, moment
 from ..transport import NeverSent, Transport
 from ..wire import Answer, on_this_machine
-from .finding import Finding, Level, found, trouble
+from .finding import Finding, Level, found, trouble, wrong
 
 __all__ = ["Heard", "ask", "check_clock", "check_network", "check_provider", "known_server"]
 
@@ -106,12 +106,12 @@ def check_network(made: Settings, heard: Heard | None) -> Finding:
     if heard.error is None:
         return found("network", f"{host} need not be asked, all is known; {way}", level="unknown")
     if heard.answers:
-        return trouble("network", f"{host} answers HTTP {heard.answers[0][0].status}; {way}", advice="Try again later")
+        return wrong("network", f"{host} answers HTTP {heard.answers[0][0].status}; {way}", "Try again later")
     reason = str(heard.error).rpartition(": ")[2].strip()
     text = f"{host} cannot be reached: {reason}; {way}"
     if "certificate" in reason.lower():
-        return trouble("network", text, advice="For a private CA set REQUESTS_CA_BUNDLE to its file")
-    return trouble("network", text, advice="Check the network, VPN and proxy; logins are kept meanwhile")
+        return wrong("network", text, "For a private CA set REQUESTS_CA_BUNDLE to its file")
+    return wrong("network", text, "Check the network, VPN and proxy; logins are kept meanwhile")
 
 
 def _host(url: str) -> str:
@@ -137,7 +137,7 @@ def _way(issuer: str) -> tuple[str, Finding | None]:
     if variable and scheme == "https":
         path = os.environ[variable]
         if not os.path.exists(path):
-            return way, trouble("network", f"{variable} names {path}, which is not there", advice=f"Mend {variable}")
+            return way, wrong("network", f"{variable} names {path}, which is not there", f"Mend {variable}")
         way += f", CA file {path} by {variable}"
     return way, None
 
@@ -164,9 +164,9 @@ def check_provider(made: Settings, heard: Heard | None, *, by_hand: bool = True)
     if heard is None or heard.error is not None:
         return found("provider", f"as it was last heard of: {there}{lacks}", level="unknown")
     if not server.token_endpoint:
-        return trouble("provider", "it names no token end point: nobody can sign in", advice="Check the issuer address")
+        return wrong("provider", "it names no token end point: nobody can sign in", "Check the issuer address")
     if by_hand and not (server.authorization_endpoint or server.device_authorization_endpoint):
-        return trouble("provider", f"it offers a person no way to sign in: {there}", advice="Check the issuer address")
+        return wrong("provider", f"it offers a person no way to sign in: {there}", "Check the issuer address")
     return found("provider", f"its issuer matches; offers {there}{lacks}")
 
 
