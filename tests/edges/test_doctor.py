@@ -6,12 +6,16 @@ import re
 import shlex
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -305,6 +309,20 @@ def test_what_is_broken_is_named_with_what_to_do(
     assert others == set()  # it is told once
 
 
+def test_the_example_of_the_readme_is_what_it_prints(lab, home, provider) -> None:
+    (home / "logins").chmod(0o755)
+    block = (Path(__file__).parents[2] / "README.md").read_text("utf-8").partition("$ loginonce doctor lab\n")[2]
+    shown = block.partition("```")[0].strip().splitlines()
+    printed = report(examine("lab"), width=100, icons=True, colour=False)
+    head = re.compile(r"\S (\w+) +([a-z-]+)")
+    told = [[found.groups() for line in lines if (found := head.match(line))] for lines in (shown, printed)]
+    assert told[0] == told[1]
+    assert len(told[0]) == 12
+    assert shown[-1] == printed[-1]
+    steps = [[line.split("chmod")[0] for line in lines if "→" in line] for lines in (shown, printed)]
+    assert steps[0] == steps[1]
+
+
 def test_the_chmod_that_is_advised_mends_it(lab, home, doctor) -> None:
     (home / "logins").chmod(0o755)
     record_of(lab).chmod(0o644)
@@ -373,6 +391,14 @@ def test_a_full_disk_is_told_of(lab, home, disk, doctor, monkeypatch) -> None:
             file.write(bytes(4096))
     code, findings, _ = doctor("lab")
     assert (code, findings["disk"].advice) == (1, "Free some space")
+
+
+def test_without_a_provider_and_a_login_both_are_told_of(lab, provider, doctor) -> None:
+    lab.logout()
+    provider.stop()
+    code, _, out = doctor("lab")
+    assert code == 5
+    assert "cannot be reached; when it can be, a person has to sign in." in out
 
 
 def test_several_broken_things_are_all_told_of(lab, home, provider, doctor, monkeypatch) -> None:
@@ -512,6 +538,65 @@ def test_a_ca_file_that_is_not_there_is_told_of(home, doctor, monkeypatch) -> No
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     finding = doctor("lab", "--offline")[1]["network"]
     assert finding.text == "REQUESTS_CA_BUNDLE names /nowhere/ca.pem, which is not there"
+
+
+@pytest.fixture
+def over_tls(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A provider with a certificate of its own making: its address, and the file with that certificate."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(UTC)
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(here, critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "provider.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"issuer": issuer, "token_endpoint": f"{issuer}/t", "authorization_endpoint": issuer})
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        issuer = f"https://127.0.0.1:{server.server_port}"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that hang up are the point
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield issuer, str(file)
+        server.shutdown()
+        thread.join()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_told_of_and_a_ca_file_mends_it(
+    over_tls, home, doctor, monkeypatch
+) -> None:
+    issuer, file = over_tls
+    save_profile(home, issuer=issuer, client_id="x")
+    code, findings, _ = doctor("lab")
+    assert (code, findings["network"].advice) == (5, "For a private CA set REQUESTS_CA_BUNDLE to its file")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", file)
+    code, findings, _ = doctor("lab")
+    assert code == 4  # nobody is signed in
+    assert f"its certificate is good; no proxy, CA file {file} by REQUESTS_CA_BUNDLE" in findings["network"].text
+    assert "it names no PKCE, device codes, revocation, end of session" in findings["provider"].text
 
 
 def test_the_flow_that_the_environment_names_is_told_with_its_reason(lab, doctor, monkeypatch) -> None:

@@ -12,8 +12,8 @@ from ..text import plain
 
 __all__ = ["report"]
 
-ROWS = 24
-"""Lines of a small terminal."""
+ROWS = 23
+"""Lines of a small terminal, but for the next prompt."""
 
 _MARKS: dict[Level, tuple[str, str, str]] = {
     "ok": ("✓", "ok", "green"),

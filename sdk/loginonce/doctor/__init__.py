@@ -218,8 +218,9 @@ def _diagnosis(
     if mend := [name for name in wrong if name not in ("login", "network")]:
         outcome = "wrong"
         verdict = f"{_several(len(mend))} wrong: {', '.join(mend)}.  Follow the arrow, then run this again."
-    elif wrong == ["network"] or "network" in wrong:
-        outcome, verdict = "unreachable", "The provider cannot be reached; what is saved here is kept."
+    elif "network" in wrong:
+        then = "when it can be, a person has to sign in" if state == "login_required" else "what is saved here is kept"
+        outcome, verdict = "unreachable", f"The provider cannot be reached; {then}."
     elif state == "retry_later":
         outcome, verdict = "unreachable", "The provider asks to wait; the login is kept, and tried again by itself."
     elif state == "login_required":

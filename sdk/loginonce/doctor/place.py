@@ -63,15 +63,15 @@ def check_place(store: TokenStore, address: str, key: GrantKey | None, seconds: 
 
 def _store(store: FileStore, folder: Path) -> Finding:
     try:
-        number = sum(grant.state != "LOGGED_OUT" for grant in store.grants())
-        files = [*folder.glob("*.login")]
+        states = [grant.state for grant in store.grants()]
+        unreadable = len([*folder.glob("*.login")]) - len(states)
     except (StoreError, OSError):
         return found("store", f"files in {folder}, which cannot be listed", level="unknown")
     if not folder.exists():
         return found("store", f"files in {folder}, which the first sign-in makes")
-    some = "nobody is signed in" if files else "no login yet"
-    logins = "one login" if number == 1 else f"{number} logins" if number else some
-    return found("store", f"files in {folder}; {logins}")
+    number = len(states) - states.count("LOGGED_OUT")
+    logins = "one login" if number == 1 else f"{number or 'no'} logins"
+    return found("store", f"files in {folder}; {logins}{f', and {unreadable} not readable' if unreadable > 0 else ''}")
 
 
 def _access(folder: Path) -> Finding:

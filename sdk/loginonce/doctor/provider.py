@@ -109,19 +109,20 @@ def check_network(made: Settings, heard: Heard | None) -> Finding:
         return wrong("network", f"{host} answers HTTP {heard.answers[0][0].status}; {way}", "Try again later")
     reason = str(heard.error).rpartition(": ")[2].strip()
     text = f"{host} cannot be reached: {reason}; {way}"
-    if "certificate" in reason.lower():
+    if "expired" in reason or "not yet valid" in reason:
+        return wrong("network", text, "Check this machine's clock; if it is right, tell the provider")
+    if "issuer certificate" in reason or "self-signed" in reason:
         return wrong("network", text, "For a private CA set REQUESTS_CA_BUNDLE to its file")
     return wrong("network", text, "Check the network, VPN and proxy; logins are kept meanwhile")
 
 
 def _host(url: str) -> str:
     """Host and port of an address, without what else may stand in it."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
-        port = f":{parts.port}" if parts.port else ""
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        return f"{parts.hostname or '?'}{f':{parts.port}' if parts.port else ''}"
     except ValueError:
-        port = ""
-    return f"{parts.hostname or '?'}{port}"
+        return "(no address)"
 
 
 def _way(issuer: str) -> tuple[str, Finding | None]:
@@ -142,8 +143,8 @@ def _way(issuer: str) -> tuple[str, Finding | None]:
     return way, None
 
 
-def check_provider(made: Settings, heard: Heard | None, *, by_hand: bool = True) -> Finding:
-    """Whether it is the one that was meant, and what it offers.  `by_hand`: a person signs in there."""
+def check_provider(made: Settings, heard: Heard | None) -> Finding:
+    """Whether it is the one that was meant, and what it offers."""
     server = heard.server if heard else known_server(made)
     if heard is not None and heard.error is not None:
         if isinstance(heard.error, TransportError) or not heard.reached:
@@ -165,7 +166,9 @@ def check_provider(made: Settings, heard: Heard | None, *, by_hand: bool = True)
         return found("provider", f"as it was last heard of: {there}{lacks}", level="unknown")
     if not server.token_endpoint:
         return wrong("provider", "it names no token end point: nobody can sign in", "Check the issuer address")
-    if by_hand and not (server.authorization_endpoint or server.device_authorization_endpoint):
+    if made.grant in ("", "authorization_code") and not (
+        server.authorization_endpoint or server.device_authorization_endpoint
+    ):
         return wrong("provider", f"it offers a person no way to sign in: {there}", "Check the issuer address")
     return found("provider", f"its issuer matches; offers {there}{lacks}")
 
