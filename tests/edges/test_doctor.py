@@ -451,6 +451,11 @@ def test_a_renewal_whose_process_was_killed_is_told_of(lab, doctor) -> None:
     assert finding.level == "attention"
 
 
+def test_another_process_of_the_same_number_is_not_taken_for_the_one_that_ended(lab, doctor) -> None:
+    spending(lab, f"{process_identity().rpartition('/')[0]}/1", deadline=-1)
+    assert "ended while it renewed it" in doctor("lab")[1]["record"].text
+
+
 def test_a_process_of_another_machine_is_not_taken_for_a_dead_one(lab, doctor) -> None:
     spending(lab, "another-host/0/1/1")
     assert "process 1 on another-host is renewing it now" in doctor("lab")[1]["record"].text
