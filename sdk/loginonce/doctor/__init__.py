@@ -16,13 +16,14 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from ..config import open_store, profiles
 from ..errors import CorruptStore, LoginonceError, StoreError, TransportError
-from ..model import Grant
+from ..home import config_file
+from ..model import AuthorizationServer, Grant
 from ..session import Session
 from ..standing import Standing
 from .finding import Finding, Level, found, trouble, wrong
@@ -77,9 +78,10 @@ def examine(profile: str | None = None, *, offline: bool = False, seconds: float
 def _examine(profile: str | None, *, offline: bool, seconds: float) -> Diagnosis:
     until = time.monotonic() + seconds
     try:
-        session, which = _session(profile)
+        session, which = _Errand(lambda: _session(profile)).result(until, _late)
     except (LoginonceError, OSError) as error:
-        session, which = None, [trouble("settings", error)]
+        finding = trouble("settings", error)
+        session, which = None, [replace(finding, advice=finding.advice or f"See to it in {config_file()}")]
     of_place = _Errand(lambda: _place(session, seconds))
     if session is None:
         findings = [
@@ -109,14 +111,15 @@ def _of_login(
     else:
         findings += _guarded("login", lambda: check_login(session, stands, grant, now))
         findings += _guarded("record", lambda: check_record(grant, now))
+    kept: AuthorizationServer | None = _Errand(lambda: known_server(made)).result(until, lambda: None)
     needed = stands is not None and stands.state == "login_required"
-    server = (heard.server if heard else None) or known_server(made)
+    server = (heard.server if heard else None) or kept
     findings += _guarded("renewal", lambda: check_renewal(made, grant))
     findings += _guarded("sign-in", lambda: check_sign_in(made, server, needed=needed))
     findings += of_place
     findings += _guarded("network", lambda: check_network(made, heard))
     if heard is None or heard.reached:
-        findings += _guarded("provider", lambda: check_provider(made, heard))
+        findings += _guarded("provider", lambda: check_provider(made, heard, kept))
     findings += _guarded("clock", lambda: check_clock(heard, grant, now))
     findings += _guarded("program", _program)
     return _diagnosis(made.profile or None, findings, stands, command=made.command)
@@ -161,8 +164,8 @@ def _grant(session: Session) -> Grant | None:
     return session.source.store.peek(session.source.key).grant
 
 
-def _late() -> Grant | None:
-    raise StoreError("it could not be read in time: the disk does not answer; see whether its server is there")
+def _late() -> NoReturn:
+    raise StoreError("the disk does not answer; see whether its server is there")
 
 
 def _in_time(of_place: _Errand[list[Finding]], until: float) -> list[Finding]:

@@ -21,7 +21,7 @@ from ..config import open_store
 from ..errors import LoginonceError, StoreError
 from ..model import Grant, GrantKey
 from ..stores.base import TokenStore
-from ..stores.file import FileStore, read_private
+from ..stores.file import FileStore, _refuse_shared, read_private
 from ..stores.memory import MemoryStore
 from .contest import NOBODY, contest
 from .finding import Finding, found, trouble, wrong
@@ -67,7 +67,7 @@ def _store(store: FileStore, folder: Path) -> Finding:
         unreadable = len([*folder.glob("*.login")]) - len(states)
     except (StoreError, OSError):
         return found("store", f"files in {folder}, which cannot be listed", level="unknown")
-    if not folder.exists():
+    if not states and not os.path.exists(folder):
         return found("store", f"files in {folder}, which the first sign-in makes")
     number = len(states) - states.count("LOGGED_OUT")
     logins = "one login" if number == 1 else f"{number or 'no'} logins"
@@ -100,8 +100,6 @@ def _access(folder: Path) -> Finding:
 
 def _refused(folder: Path, seen: os.stat_result) -> Finding | None:
     """What the store itself would say of the folder."""
-    from ..stores.file import _refuse_shared  # the one judge of modes
-
     try:
         _refuse_shared(str(folder), seen)
     except StoreError as error:
@@ -130,7 +128,7 @@ def _regain(error: OSError) -> str:
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
     """A folder that can be made on the same disk, and is gone afterwards if it was."""
-    there = next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
+    there = next((place for place in (folder, *folder.parents) if os.path.isdir(place)), folder)
     scratch = there / f".doctor-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         yield scratch

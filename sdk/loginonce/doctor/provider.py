@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -143,14 +143,14 @@ def _way(issuer: str) -> tuple[str, Finding | None]:
     return way, None
 
 
-def check_provider(made: Settings, heard: Heard | None) -> Finding:
-    """Whether it is the one that was meant, and what it offers."""
-    server = heard.server if heard else known_server(made)
+def check_provider(made: Settings, heard: Heard | None, kept: AuthorizationServer | None) -> Finding:
+    """Whether it is the one that was meant, and what it offers; `kept` is what was known of it before."""
+    server = heard.server if heard else kept
     if heard is not None and heard.error is not None:
-        if isinstance(heard.error, TransportError) or not heard.reached:
-            server = known_server(made)
-        else:
-            return trouble("provider", heard.error)
+        if not isinstance(heard.error, TransportError):
+            finding = trouble("provider", heard.error)
+            return replace(finding, advice=finding.advice or "Check the issuer address")
+        server = kept
     if server is None:
         return found("provider", "nothing is known of it yet", level="unknown")
     offers = {
