@@ -25,6 +25,9 @@ from loginonce.cli import commands
 from loginonce.cli.report import ROWS, report
 from loginonce.doctor import Diagnosis, Finding, examine, place
 from loginonce.doctor.contest import NOBODY, Contest, contest
+from loginonce.doctor.ground import Ground
+from loginonce.doctor.login import check_sign_in
+from loginonce.environment import Environment
 from loginonce.home import process_identity
 from loginonce.model import Failure, Marker
 from loginonce.testing import FakeProvider, Fault
@@ -423,6 +426,51 @@ def test_a_check_that_fails_itself_keeps_no_other_from_its_line(lab, doctor, mon
     assert code == 0
     assert findings["record"].text == "could not be checked: an unforeseen RuntimeError"
     assert "nobody has judged" not in out
+
+
+def test_a_store_in_memory_is_told_to_share_nothing(lab, doctor, monkeypatch) -> None:
+    monkeypatch.setenv("LOGINONCE_STORE", "memory:")
+    code, findings, _ = doctor("lab")
+    assert (code, findings["store"].level) == (4, "attention")
+    assert "every program signs in for itself" in findings["store"].text
+    assert "lock" not in findings
+
+
+@pytest.mark.parametrize(("address", "level"), [("", "attention"), ("file:/x?lock=strict", "ok")])
+def test_a_file_system_that_machines_share_is_told_of(address, level, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(place, "ground", lambda _: Ground("nfs4", "doubtful", "its locks may not keep others out"))
+    monkeypatch.setattr(place, "open_store", lambda address: loginonce.FileStore(address[5:].partition("?")[0]))
+    findings = place.check_place(loginonce.FileStore(tmp_path / "logins"), address, None, 10)
+    (disk,) = [finding for finding in findings if finding.name == "disk"]
+    assert (disk.level, disk.text.partition(";")[0]) == (level, "nfs4, shared")
+    assert ("its locks may not keep others out" in disk.text) == (level == "attention")
+
+
+@pytest.mark.parametrize(
+    ("here", "without", "said"),
+    [
+        ((True, True, True, False), "", "in a browser: this is your own desktop"),
+        ((True, False, True, False), "", "by a code to enter elsewhere: no browser of yours shows here"),
+        ((True, False, True, True), "", "by a code to enter elsewhere: a notebook"),
+        (
+            (True, False, True, False),
+            "device",
+            "by pasting an address: no browser of yours shows here, and the provider",
+        ),
+        ((True, False, False, False), "device", "not from here: http"),
+        ((False, False, False, False), "", "not from here: nobody could be asked"),
+    ],
+)
+def test_the_way_to_sign_in_is_told_with_its_reason(here, without, said, lab, provider, monkeypatch) -> None:
+    for name in ("SSH_CONNECTION", "SSH_TTY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("loginonce.doctor.login.detect", lambda: Environment(*here))
+    server = lab.source.provider.server
+    if without:
+        server = replace(server, device_authorization_endpoint="")
+    finding = check_sign_in(lab.settings, server, needed=False)
+    assert finding.text.startswith(said)
+    assert check_sign_in(lab.settings, server, needed=True).level == ("attention" if "not from" in said else "ok")
 
 
 # ── the record ───────────────────────────────────────────────────────────────────────────────────────────
