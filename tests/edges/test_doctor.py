@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -752,6 +753,23 @@ def test_a_file_system_without_locks_is_told_of(contending, lab, tmp_path, monke
     finding = told["lock"]
     assert finding.level == "wrong"
     assert "this file system has no locks" in finding.text
+
+
+def test_an_interrupt_leaves_nothing_behind(contending, lab, home, tmp_path, monkeypatch) -> None:
+    patched(tmp_path, monkeypatch, "import time; time.sleep(20)")
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program += "; from loginonce.cli import main; main()"
+    command = [sys.executable, "-c", program, "doctor", "lab", "--offline"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 30
+        while not list((home / "logins").glob(".doctor-*")) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert list((home / "logins").glob(".doctor-*"))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=15)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert list((home / "logins").glob(".doctor-*")) == []
 
 
 def test_processes_that_do_not_come_up_in_time_are_not_waited_for(contending, home, tmp_path) -> None:

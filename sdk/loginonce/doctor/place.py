@@ -6,6 +6,7 @@ one, is touched.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ..config import open_store
@@ -130,10 +132,13 @@ def _scratch(folder: Path) -> Iterator[Path]:
     """A folder that can be made on the same disk, and is gone afterwards if it was."""
     there = next((place for place in (folder, *folder.parents) if os.path.isdir(place)), folder)
     scratch = there / f".doctor-{os.getpid()}-{secrets.token_hex(4)}"
+    remove = partial(shutil.rmtree, scratch, ignore_errors=True)
+    atexit.register(remove)  # an interrupt ends the program, and this thread with it
     try:
         yield scratch
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove()
+        atexit.unregister(remove)
 
 
 def _disk(folder: Path, scratch: Path, address: str, *, blocked: bool) -> tuple[Finding, bool]:
