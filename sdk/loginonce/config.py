@@ -33,7 +33,16 @@ from .stores.file import FileStore
 from .stores.memory import MemoryStore
 from .wire import Members, secure
 
-__all__ = ["GrantType", "Settings", "add_profile", "open_store", "profile_name", "profiles", "settings"]
+__all__ = [
+    "GrantType",
+    "Settings",
+    "add_profile",
+    "from_environment",
+    "open_store",
+    "profile_name",
+    "profiles",
+    "settings",
+]
 
 log = logging.getLogger("loginonce")
 
@@ -99,13 +108,13 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
         members |= {**_profile(named), "profile": named}
         where = f"the profile {named!r} in {config_file()}"
     members |= {name: value for name, value in given.items() if value not in (None, "", {})}
-    for name, value in _environment(members).items():
+    for name, value in from_environment(members).items():
         if value and not members.get(name):
             members[name] = value
     return _checked(members, where=where)
 
 
-def _environment(members: Mapping[str, Any]) -> dict[str, str]:
+def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
     """What the environment adds to a login of which this much is known."""
     found = Members({name: os.environ.get(f"LOGINONCE_{name.upper()}", "").strip() for name in _FROM_ENVIRONMENT})
     for name in ("issuer", "client_id"):

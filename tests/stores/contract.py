@@ -146,6 +146,11 @@ class StoreContract:
         store.commit(a_grant(), expected=None)
         assert content(twin.load(KEY).grant) == a_grant()
 
+    def test_a_glance_finds_what_loading_finds(self, store: TokenStore, twin: TokenStore) -> None:
+        assert twin.peek(KEY).grant is None
+        store.commit(a_grant(), expected=None)
+        assert content(twin.peek(KEY).grant) == a_grant()
+
     def test_a_loaded_secret_is_a_secret(self, store: TokenStore) -> None:
         store.commit(a_grant(), expected=None)
         grant = store.load(KEY).grant

@@ -483,6 +483,14 @@ def test_a_damaged_record_is_set_aside_told_of_once_and_then_there_is_no_login(
     assert store.load(KEY).grant.order == (2, 0, 0)  # type: ignore[union-attr]
 
 
+def test_a_glance_at_a_damaged_record_leaves_it_where_it_is(store: FileStore, record: Path) -> None:
+    record.write_bytes(b"garbage")
+    for _ in range(2):
+        with pytest.raises(CorruptStore, match="does not begin like a login record"):
+            store.peek(KEY)
+    assert record.read_bytes() == b"garbage"
+
+
 def test_every_flipped_bit_is_noticed(store: FileStore, record: Path) -> None:
     whole = record.read_bytes()
     for at in range(0, len(whole) - 1, 7):

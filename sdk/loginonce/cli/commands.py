@@ -6,6 +6,7 @@ import getpass
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from ..errors import ConfigurationError, LoginFailed, LoginonceError, LoginRequi
 from ..home import config_file
 from ..model import Account, scope_set
 from ..session import Session
-from .text import moment, plain, say
+from ..text import moment, plain, say
 
 if TYPE_CHECKING:
     from ..login.flow import Progress
@@ -413,7 +414,7 @@ def status(profile: str | None, *, everything: bool, as_json: bool) -> int:
 
 def _status(profile: str | None, *, everything: bool, as_json: bool) -> int:
     # Imported here: `token` needs none of it.
-    from .standing import all_standings, standing_of
+    from ..standing import all_standings, standing_of
 
     if profile and everything:
         raise click.UsageError("name a profile or say --all, not both")
@@ -431,6 +432,43 @@ def _status(profile: str | None, *, everything: bool, as_json: bool) -> int:
     if everything:
         return OK
     return {"login_required": LOGIN_REQUIRED, "retry_later": UNREACHABLE, "error": FAILED}.get(standings[0].state, OK)
+
+
+@loginonce.command()
+@_PROFILE
+@click.option("--offline", is_flag=True, help="Do not ask the provider.")
+@click.option("--json", "as_json", is_flag=True, help="Always one JSON object; no secret in it.")
+def doctor(profile: str | None, *, offline: bool, as_json: bool) -> int:
+    """Say what is wrong with a login, or with this machine, and what to do.
+
+    Nobody is asked to sign in, and no login is renewed or changed.  Exits with 0 (all is well), 1 (something has to
+    be mended), 4 (a person has to sign in) or 5 (the provider cannot be reached, or asks to wait).
+    """
+    # Imported here: no other command needs it.
+    from ..doctor import examine
+    from .report import report
+
+    diagnosis = examine(profile, offline=offline)
+    code = {"well": OK, "wrong": FAILED, "login_required": LOGIN_REQUIRED, "unreachable": UNREACHABLE}[
+        diagnosis.outcome
+    ]
+    if as_json:
+        print(json.dumps({**diagnosis.json(), "exit_code": code}, indent=2))
+        return code
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 100
+    icons = terminal and _can_show("✓✗·→")
+    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    print("\n".join(report(diagnosis, width=width, icons=icons, colour=colour)))
+    return code
+
+
+def _can_show(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 @loginonce.command("profiles")

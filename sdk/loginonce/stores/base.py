@@ -70,6 +70,10 @@ class TokenStore(ABC):
     def load(self, key: GrantKey) -> Snapshot:
         """The record as it is now.  Raises `CorruptStore` once for a damaged one, which is then set aside."""
 
+    def peek(self, key: GrantKey) -> Snapshot:
+        """The same for those who only look: a damaged record is told of as often as one asks, and stays where it is."""
+        return self.load(key)
+
     @abstractmethod
     def commit(self, grant: Grant, *, expected: Order | None, reserve: bool = False) -> Stamp:
         """Make this the record, durably, if the one there has the order `expected` (None: there is none).

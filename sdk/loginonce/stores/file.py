@@ -85,6 +85,10 @@ class FileStore(TokenStore):
                         f"the saved login for {key} was damaged: {error}.  The file is kept as {aside}; sign in again"
                     ) from None
 
+    def peek(self, key: GrantKey) -> Snapshot:
+        """The record, and nothing is set aside."""
+        return self._read(self._path(key), key)
+
     def commit(self, grant: Grant, *, expected: Order | None, reserve: bool = False) -> Stamp:
         """Compare and replace, durably."""
         path = self._path(grant.key)

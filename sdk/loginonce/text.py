@@ -1,4 +1,4 @@
-"""How the command line says things: to people on stderr, durations and times, nothing that moves the cursor."""
+"""How things are said in a terminal: news to people on stderr, durations and times, nothing that moves the cursor."""
 
 from __future__ import annotations
 
