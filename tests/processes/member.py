@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Any
 
 import filelock  # noqa: F401 - loaded here once, and not in each member when it first needs it
+import points
 
 import loginonce
 
@@ -37,7 +38,7 @@ class Member:
                 command = json.loads(line)
                 try:
                     answer = getattr(self, "do_" + command.pop("do"))(**command)
-                except Exception as error:
+                except (Exception, KeyboardInterrupt) as error:
                     answer = _told(error)
                 wire.sendall(json.dumps(answer).encode() + b"\n")
 
@@ -113,6 +114,23 @@ class Member:
         os.waitpid(child, 0)
         return answer
 
+    def do_arm(self, point: str, port: int, fill_disk: bool = False) -> dict[str, Any]:
+        """Stop at this point of the next refresh, and say so at this port."""
+        points.arm(point, port, fill_disk=fill_disk)
+        return {}
+
+    def do_passed(self) -> dict[str, Any]:
+        """The points that were passed since."""
+        return {"points": points.passed()}
+
+    def do_disk_full(self, full: bool) -> dict[str, Any]:
+        points.disk_full(full=full)
+        return {}
+
+    def do_shift_clock(self, seconds: float) -> dict[str, Any]:
+        points.shift_clock(seconds)
+        return {}
+
     def do_idle_child(self) -> dict[str, Any]:
         """Fork a child that does nothing until the parent's end has been closed, and leave it there."""
         child = os.fork()
@@ -122,7 +140,8 @@ class Member:
 
 
 def _told(error: BaseException) -> dict[str, Any]:
-    return {"error": type(error).__name__, "reason": getattr(error, "reason", None), "message": str(error)}
+    told = {name: getattr(error, name, None) for name in ("reason", "retry_after")}
+    return {"error": type(error).__name__, "message": str(error), **told}
 
 
 def launch(control: socket.socket) -> None:
