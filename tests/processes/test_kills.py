@@ -90,7 +90,7 @@ def test_at_a_strict_provider_a_kill_costs_one_login_at_most_and_no_token_is_sen
     sends = Counter(event.fingerprint for event in fake_provider.log if event.kind == "token")
     assert max(sends.values()) <= 2
     assert fake_provider.stats.replays <= logins
-    assert 1 <= logins <= sum(count == 2 for count in sends.values()) + fake_provider.stats.refusals
+    assert 1 <= logins < killed
     assert killed > 200
     assert [answer.get("status") for answer in crowd.call_together(url)] == [200] * 8
 
