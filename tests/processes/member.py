@@ -15,12 +15,13 @@ import socket
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import filelock  # noqa: F401 - loaded here once, and not in each member when it first needs it
 import points
+import workers
 
 import loginonce
 
@@ -30,6 +31,7 @@ class Member:
 
     def __init__(self, session: loginonce.Session | None = None) -> None:
         self._session = session
+        self._begun: Future[dict[str, Any]] = Future()
 
     def serve(self, wire: socket.socket) -> None:
         with suppress(ConnectionError), wire, wire.makefile("r") as lines:  # a test that failed may just hang up
@@ -70,6 +72,21 @@ class Member:
 
         with ThreadPoolExecutor(threads) as pool:
             return {"answers": list(pool.map(call, range(threads)))}
+
+    def do_call_in_pool(self, kind: str, url: str, count: int) -> dict[str, Any]:
+        """GET in so many workers of a pool of this kind, to which the session is sent."""
+        return {"statuses": workers.call_in_pool(kind, self.session, url, count)}
+
+    def do_call_in_loops(self, url: str, loops: int, tasks: int) -> dict[str, Any]:
+        return {"statuses": workers.call_in_loops(self.session, url, loops, tasks)}
+
+    def do_begin(self, url: str) -> dict[str, Any]:
+        """GET in a thread; `finish` gives its answer."""
+        self._begun = ThreadPoolExecutor(1).submit(self.do_call, url)
+        return {}
+
+    def do_finish(self) -> dict[str, Any]:
+        return self._begun.result()
 
     def do_work(self, url: str, until: float, pause: float = 0.005) -> dict[str, Any]:
         """GET again and again until then (POSIX seconds)."""

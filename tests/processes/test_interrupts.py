@@ -27,8 +27,7 @@ Age = Callable[..., None]
 Until = Callable[[Callable[[], object]], None]
 
 SENT = "send.Send:sent"
-TELLING = ("look.Load:after", SENT, "save.Write:written")  # before, while and after the token is spent
-POINTS = [point if point in TELLING else pytest.param(point, marks=pytest.mark.slow) for point in RENEWED.points]
+POINTS = [point if point == SENT else pytest.param(point, marks=pytest.mark.slow) for point in RENEWED.points]
 
 PREAMBLE = """
 import atexit, os, signal, sys, threading
@@ -205,6 +204,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ENDINGS)
 def test_a_program_that_ends_waits_for_what_it_has_sent(
     fake_provider: FakeProvider, owner: loginonce.Session, age: Age, until: Until, start: Start, how: str
@@ -243,6 +243,7 @@ def test_a_program_that_ends_while_a_renewal_runs_behind_it_waits_no_longer_than
     assert (grant.state, grant.marker is not None) == ("SPENDING", True)  # the next one knows what may have happened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("register", ["atexit.register", "endings.append"])
 def test_a_call_at_the_very_end_of_a_program_is_served_or_told_that_it_is_late(
     fake_provider: FakeProvider, owner: loginonce.Session, age: Age, start: Start, register: str

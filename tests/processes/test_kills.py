@@ -26,7 +26,7 @@ REUSE = 30
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
 
-@pytest.mark.parametrize("seconds", [4, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [4, pytest.param(30, marks=pytest.mark.slow)])
 def test_nobody_is_logged_out_when_others_are_killed(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, seconds: float
 ) -> None:
@@ -63,7 +63,7 @@ def test_at_a_strict_provider_a_kill_costs_one_login_at_most_and_no_token_is_sen
     crowd.fork(8)
     owner.login(tokens=fake_provider.issue())
     fake_provider.reset_stats()
-    url, until = fake_provider.api("/runs"), time.time() + 40
+    url, until = fake_provider.api("/runs"), time.time() + 30
     for member in crowd.members:
         member.tell("work", url=url, until=until)
     chance = random.Random(8)
@@ -91,7 +91,7 @@ def test_at_a_strict_provider_a_kill_costs_one_login_at_most_and_no_token_is_sen
     assert max(sends.values()) <= 2
     assert fake_provider.stats.replays <= logins
     assert 1 <= logins < killed
-    assert killed > 200
+    assert killed > 150
     assert [answer.get("status") for answer in crowd.call_together(url)] == [200] * 8
 
 
