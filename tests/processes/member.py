@@ -131,9 +131,9 @@ class Member:
         os.waitpid(child, 0)
         return answer
 
-    def do_arm(self, point: str, port: int, fill_disk: bool = False) -> dict[str, Any]:
-        """Stop at this point of the next refresh, and say so at this port."""
-        points.arm(point, port, fill_disk=fill_disk)
+    def do_arm(self, point: str, place: str, fill_disk: bool = False) -> dict[str, Any]:
+        """Stop at this point of the next refresh, and say so at this place."""
+        points.arm(point, place, fill_disk=fill_disk)
         return {}
 
     def do_passed(self) -> dict[str, Any]:

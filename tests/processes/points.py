@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import json
 import resource
+import secrets
 import socket
 import threading
 import time
@@ -30,14 +31,12 @@ class Meeting:
     """The other end: waits for the process, and lets it go."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.place = secrets.token_hex(8)
+        self._listener = socket.socket(socket.AF_UNIX)
         self._listener.settimeout(PATIENCE)
+        self._listener.bind("\0" + self.place)
+        self._listener.listen()
         self._there: socket.socket | None = None
-
-    @property
-    def port(self) -> int:
-        port: int = self._listener.getsockname()[1]
-        return port
 
     def __enter__(self) -> Self:
         return self
@@ -60,11 +59,11 @@ class Meeting:
 
 
 class _Armed:
-    """What this process is to do: stop at `point`, where `port` is told of it."""
+    """What this process is to do: stop at `point`, where `place` is told of it."""
 
     def __init__(self) -> None:
         self.point = ""
-        self.port = 0
+        self.place = ""
         self.fill_disk = False
         self.passed: list[str] = []
 
@@ -73,11 +72,11 @@ _armed = _Armed()
 _here = threading.local()
 
 
-def arm(point: str, port: int, *, fill_disk: bool = False) -> None:
+def arm(point: str, place: str, *, fill_disk: bool = False) -> None:
     """Stop once, at this point ("" = at none).  `fill_disk`: no file can be written from before the save on."""
     _hook()
     _armed.passed.clear()
-    _armed.point, _armed.port, _armed.fill_disk = point, port, fill_disk
+    _armed.point, _armed.place, _armed.fill_disk = point, place, fill_disk
 
 
 def passed() -> list[str]:
@@ -104,7 +103,8 @@ def _pass(point: str) -> None:
         disk_full(full=True)
     if point == _armed.point:
         _armed.point = ""
-        with socket.create_connection(("127.0.0.1", _armed.port)) as meeting:
+        with socket.socket(socket.AF_UNIX) as meeting:
+            meeting.connect("\0" + _armed.place)
             meeting.sendall(point.encode())
             if shift := json.loads(meeting.recv(1024) or b"{}").get("shift"):
                 shift_clock(shift)

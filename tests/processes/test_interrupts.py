@@ -31,7 +31,7 @@ POINTS = [point if point == SENT else pytest.param(point, marks=pytest.mark.slow
 
 PREAMBLE = """
 import atexit, os, signal, sys, threading
-issuer, client_id, url, point, port = sys.argv[1:]
+issuer, client_id, url, point, place = sys.argv[1:]
 if os.isatty(0):
     os.login_tty(0)
 endings = []  # called after all that is registered from here on
@@ -41,7 +41,7 @@ import loginonce, points
 def lab(**policy):
     return loginonce.Session(issuer, client_id=client_id, policy=loginonce.Policy(**policy))
 
-points.arm(point, int(port))
+points.arm(point, place)
 """
 
 
@@ -95,7 +95,7 @@ def start(fake_provider: FakeProvider, owner: loginonce.Session) -> Iterator[Sta
 
     def start(script: str, point: str, meeting: Meeting) -> Program:
         provider = fake_provider
-        words = (provider.issuer, provider.public_client_id, provider.api("/runs"), point, str(meeting.port))
+        words = (provider.issuer, provider.public_client_id, provider.api("/runs"), point, meeting.place)
         programs.append(Program(script, *words))
         return programs[-1]
 
@@ -326,7 +326,7 @@ def test_the_stop_button_of_a_notebook_ends_the_wait_and_never_the_save(
         age(owner, ends_in=-1)
         fake_provider.reset_stats()
         with Meeting() as meeting:
-            assert kernel.run(f"points.arm({point!r}, {meeting.port})") == "ok"
+            assert kernel.run(f"points.arm({point!r}, {meeting.place!r})") == "ok"
             cell = kernel.begin(f"lab.get({url!r})")
             with stopped_at(point, fake_provider, until, meeting):
                 kernel.interrupt()

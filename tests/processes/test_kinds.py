@@ -64,7 +64,7 @@ def test_a_child_forked_at_any_point_of_a_refresh_and_its_parent_renew_once_betw
     age(owner, ends_in=-1)
     url = fake_provider.api("/runs")
     with Meeting() as meeting:
-        parent.ask("arm", point=point, port=meeting.port)
+        parent.ask("arm", point=point, place=meeting.place)
         parent.ask("begin", url=url)
         assert meeting.reached() == point
         if point == SENT:

@@ -60,7 +60,7 @@ def test_a_holder_that_was_stopped_beyond_its_deadlines_spends_no_second_time(
     age(owner, ends_in=-1)
     url = fake_provider.api("/runs")
     with Meeting() as meeting:
-        holder.ask("arm", point=point, port=meeting.port)
+        holder.ask("arm", point=point, place=meeting.place)
         holder.tell("call", url=url)
         assert meeting.reached() == point
         if point == SENT:
@@ -97,7 +97,7 @@ def test_a_holder_that_was_stopped_writes_over_nothing_that_came_meanwhile(
     age(owner, ends_in=-1)
     url = fake_provider.api("/runs")
     with Meeting() as meeting:
-        holder.ask("arm", point=point, port=meeting.port)
+        holder.ask("arm", point=point, place=meeting.place)
         holder.tell("call", url=url)
         assert meeting.reached() == point
         if point == SENT:
@@ -135,7 +135,7 @@ def test_a_waiter_that_was_stopped_beyond_its_deadline_takes_what_came_meanwhile
     holder.tell("call", url=url)
     until(lambda: fake_provider.stats.refreshes)
     with Meeting() as meeting:
-        waiter.ask("arm", point="wait.Wait:before", port=meeting.port)
+        waiter.ask("arm", point="wait.Wait:before", place=meeting.place)
         waiter.tell("call", url=url)
         meeting.reached()
         with waiter.stopped():
@@ -161,7 +161,7 @@ def test_a_clock_that_is_set_during_a_refresh_costs_a_renewal_at_most(
     age(owner, ends_in=-1)
     url = fake_provider.api("/runs")
     with Meeting() as meeting:
-        astray.ask("arm", point=point, port=meeting.port)
+        astray.ask("arm", point=point, place=meeting.place)
         astray.tell("call", url=url)
         assert meeting.reached() == point
         meeting.let_go(shift=shift)

@@ -52,7 +52,7 @@ def begin(stage: Stage, crowd: Crowd, way: Way, column: Column, point: str, meet
     victim, waiting, later = crowd.fork(3)
     stage.sign_in()
     stage.expire()
-    victim.ask("arm", point=point, port=meeting.port, fill_disk=way is DISK_FULL)
+    victim.ask("arm", point=point, place=meeting.place, fill_disk=way is DISK_FULL)
     stage.prepare(way, column, lambda: waiting.tell("call", url=stage.url))
     victim.tell("call", url=stage.url)
     stage.meanwhile(way)
