@@ -1773,6 +1773,22 @@ def test_a_program_that_ends_waits_for_the_renewal_behind_it(fake_provider: Fake
     assert fake_provider.stats.token_requests == 1
 
 
+def test_the_end_of_the_process_sees_its_workers_through_however_often_it_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Run:
+        over = threading.Event()
+
+    def interrupted_wait() -> None:
+        Run.over.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run.over, "wait", interrupted_wait)
+    monkeypatch.setattr(module, "_under_way", {Run()})
+    module._see_through()
+    assert Run.over.is_set()
+
+
 def test_a_forked_child_gets_tokens_while_a_thread_of_its_parent_renews_them(
     fake_provider: FakeProvider, folder: Path
 ) -> None:

@@ -445,11 +445,22 @@ def test_a_trickle_under_tls_is_given_up_within_the_budget(serve: Serve, certifi
         lost_by(server.url, budget=BUDGET, route=Route(verify=certificates.ca))
 
 
-def test_an_answer_that_is_whole_only_after_its_time_is_lost(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = serve(saying(answer(b"")))
+@pytest.mark.parametrize("body", [b"", b"{}"])
+def test_after_its_time_an_answer_that_may_not_be_whole_is_lost(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    server = serve(saying(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + body))
     monkeypatch.setattr(module._Watch, "expired", property(lambda watch: watch.stood))
     monkeypatch.setattr(module._Watch, "cut", lambda watch: None)
     assert str(lost_by(server.url)).endswith("no answer in time")
+
+
+def test_an_answer_that_is_whole_is_good_however_late_this_process_comes_to_read_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(saying(answer(b"{}")))
+    monkeypatch.setattr(module._Watch, "expired", property(lambda watch: watch.stood))
+    assert Transport().post(server.url, [], {}, budget=BUDGET).body == b"{}"
 
 
 def test_a_connection_that_comes_about_after_the_time_is_cut_at_once(serve: Serve) -> None:
