@@ -24,23 +24,25 @@ def needs(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def run(*command: str | Path) -> str:
-    """What the command said; a machine on which it does not work lacks something."""
+def run(*command: str | Path) -> None:
+    """A machine on which the command does not work lacks something."""
     program = str(command[0])
     if os.geteuid() != 0:
         needs(f"{program} takes root")
     if shutil.which(program) is None and program in PACKAGES and shutil.which("apt-get"):
-        quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "check": False}
         install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", PACKAGES[program]]
-        if subprocess.run(install, **quiet).returncode != 0:  # type: ignore[call-overload]
-            subprocess.run(["apt-get", "update", "-q"], **quiet)  # type: ignore[call-overload]
-            subprocess.run(install, **quiet)  # type: ignore[call-overload]
+        if _quietly(*install).returncode != 0:
+            _quietly("apt-get", "update", "-q")
+            _quietly(*install)
     if shutil.which(program) is None:
         needs(f"there is no {program} here")
-    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = _quietly(*command)
     if done.returncode != 0:
         needs(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
-    return done.stdout
+
+
+def _quietly(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 
 
 @contextmanager
@@ -76,8 +78,15 @@ class Disk:
         (self.home / "ballast").unlink()
 
     def remount(self, how: str) -> None:
-        """`ro` or `rw`."""
+        """`ro` or `rw`.  The kernel refuses that while a file is open for writing, such as a lock that is held."""
         run("mount", "-o", f"remount,{how}", self.mount)
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Until the block ends, for all who open a file from now on: a read-only mount on top of the real one."""
+        with mounted(self.home, "mount", "--bind", self.home, self.home):
+            run("mount", "-o", "remount,bind,ro", self.home)
+            yield
 
     def unplug(self) -> None:
         """From now on every access is an input/output error (EIO), as with a disk that was pulled out.
@@ -94,15 +103,15 @@ class Disk:
 
 @contextmanager
 def disk(kind: str, tmp_path: Path) -> Iterator[Disk]:
-    """`tmpfs`: 400 kB.  `quota`: a megabyte on a btrfs that has more.  `ext4`: a real file system on a loop device."""
+    """`tmpfs`, `ext4` and `btrfs`, the latter two on loop devices; `quota`: a megabyte of a btrfs that has more."""
     place, image = tmp_path / "disk", tmp_path / "image"
     if kind == "tmpfs":
         with mounted(place, "mount", "-t", "tmpfs", "-o", "size=400k,mode=0700", "tmpfs", place):
             yield Disk(place, place)
         return
     with open(image, "wb") as made:
-        made.truncate((128 if kind == "quota" else 8) << 20)
-    run(*(("mkfs.btrfs", "-q") if kind == "quota" else ("mkfs.ext4", "-q")), image)
+        made.truncate((8 if kind == "ext4" else 128) << 20)
+    run("mkfs.ext4" if kind == "ext4" else "mkfs.btrfs", "-q", image)
     with mounted(place, "mount", "-o", "loop", image, place):
         home = place / "home"
         if kind == "quota":
