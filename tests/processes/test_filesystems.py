@@ -14,10 +14,12 @@ from typing import Any
 
 import mounts
 import pytest
+from contract import KEY, StoreContract, a_grant
 from crowd import Crowd
 
 import loginonce
 from loginonce.stores import file
+from loginonce.stores.base import TokenStore
 from loginonce.stores.file import FileStore
 from loginonce.stores.locks import Ground
 from loginonce.testing import FakeProvider, Fault
@@ -33,6 +35,34 @@ Until = Callable[[Callable[[], object]], None]
 def hosts(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     with mounts.two_hosts(tmp_path) as both:
         yield both
+
+
+class TestStrictFileStoreOnTwoHosts(StoreContract):
+    """The promise of every store, of one that is opened on both hosts."""
+
+    threads = 8
+    increments = 2
+
+    def test_every_change_of_a_settled_record_changes_its_stamp(self, store: TokenStore, twin: TokenStore) -> None:
+        """The attributes of a file are cached here, so no stamp is ever trusted."""
+        for opened in (store, twin):
+            made = opened.load(KEY).grant
+            opened.commit(a_grant(order=(2, 0, 0)) if made else a_grant(), expected=made.order if made else None)
+        time.sleep(0.1)
+        assert not store.load(KEY).settled
+        assert not twin.load(KEY).settled
+
+    def test_the_same_place_has_the_same_identity(self, store: TokenStore, twin: TokenStore) -> None:
+        """Here it has two addresses, and no process uses both."""
+        assert store.identity != twin.identity
+
+    @pytest.fixture
+    def store(self, hosts: tuple[Path, Path]) -> FileStore:
+        return FileStore(hosts[0] / "logins", lock="strict")
+
+    @pytest.fixture
+    def twin(self, hosts: tuple[Path, Path]) -> FileStore:
+        return FileStore(hosts[1] / "logins", lock="strict")
 
 
 def address(home: Path) -> str:

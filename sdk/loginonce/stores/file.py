@@ -8,6 +8,11 @@
 
 Both locks are of the kind that `locks` explains: `flock`, or `strict` for a folder that machines share.
 
+Space.  The room is allocated before the marker is written, and the answer is written into it: on ext4, xfs, btrfs and
+tmpfs that cannot run out of space.  Where nothing can be allocated (ZFS, NFS before 4.2, FUSE) it is filled, which a
+file system that compresses or copies on write need not honour; and a btrfs quota charges for its own tables too.
+An answer that cannot be saved is kept in memory, used, and saved when there is space again (`source`).
+
 Copies.  A record that is copied into another folder is known by its store id.  A folder that is copied whole,
 with its `store-id`, is not.  Nothing that a program can see tells a copy from what was moved: inode and device
 change when a home moves to a new disk or comes out of a backup, and do not when a disk is cloned, a snapshot
