@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -244,6 +245,36 @@ def test_a_flock_is_tried_out_once(folder: Path, monkeypatch: pytest.MonkeyPatch
     store.commit(a_grant(), expected=None)
     store.commit(a_grant(order=(1, 0, 1)), expected=(1, 0, 0))
     assert len(tried) == 1
+
+
+def test_a_flock_that_cannot_be_tried_out_is_a_store_error_and_free_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import loginonce.stores.file as file
+
+    def fail(_: str) -> bool:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    store = FileStore(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "excludes_itself", fail)
+        with pytest.raises(StoreError, match="Too many open files"):
+            store.try_lock(KEY)
+    hold = store.try_lock(KEY)
+    assert hold is not None
+    hold.release()
+
+
+@pytest.mark.parametrize("kind", ["flock", "strict"])
+def test_a_hold_that_is_dropped_is_free_again(folder: Path, kind: Any) -> None:
+    store = FileStore(folder, lock=kind)
+    hold = store.try_lock(KEY)
+    assert hold is not None
+    assert store.try_lock(KEY) is None
+    del hold
+    again = store.try_lock(KEY)
+    assert again is not None
+    again.release()
 
 
 # Two kinds in one folder.

@@ -221,17 +221,24 @@ class FileStore(TokenStore):
                 refuse_unless_trusted(self._folder, self._on(folder))
             self._refuse_another_kind(self._store_id())
             hold = take(self._lock_kind, path, timeout=timeout)
+            if hold is not None and not self._tested:
+                self._try_out(path, hold)
         except OSError as error:
             raise _unusable(path, error) from None
-        if hold is not None and not self._tested:
+        return hold
+
+    def _try_out(self, path: str, hold: Hold) -> None:
+        """Some file systems say that they lock, and don't."""
+        try:
             if not excludes_itself(path):
-                hold.release()
                 raise StoreError(
                     f"{path}: this file system says that it locks, and then lets everybody in.  Set LOGINONCE_HOME "
                     f"to a folder on a local disk, or choose store={f'file:{self._folder}?lock=strict'!r}"
                 )
-            self._tested = True
-        return hold
+        except BaseException:
+            hold.release()
+            raise
+        self._tested = True
 
     def _refuse_another_kind(self, store_id: str) -> None:
         """Two kinds of lock do not keep each other out."""

@@ -166,6 +166,10 @@ class Hold:
         finally:
             mutex.release()
 
+    def __del__(self) -> None:
+        # An interrupt may come between taking a lock and using it; filelock frees what is dropped in the same way.
+        self.release()
+
 
 def take(kind: LockKind, path: str, *, timeout: float = 0.0) -> Hold | None:
     """That lock, or None if it could not be had in so many seconds.  Not re-entrant.  Raises `OSError`.
