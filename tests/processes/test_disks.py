@@ -334,12 +334,11 @@ def test_a_folder_that_was_put_back_to_yesterday_is_not_spent_by_those_who_know_
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda data: data[: len(data) // 2],
-        lambda data: b"",
-        lambda data: bytes(len(data)),
-        lambda data: data.replace(b"openid", b"OpenID", 1),
+        pytest.param(lambda data: data[: len(data) // 2], id="cut short"),
+        pytest.param(lambda data: b"", id="empty", marks=pytest.mark.slow),
+        pytest.param(lambda data: bytes(len(data)), id="zeros", marks=pytest.mark.slow),
+        pytest.param(lambda data: data.replace(b"openid", b"OpenID", 1), id="altered", marks=pytest.mark.slow),
     ],
-    ids=["cut short", "empty", "zeros", "altered"],
 )
 def test_a_damaged_record_is_told_of_once_kept_aside_and_never_spent(
     fake_provider: FakeProvider, owner: loginonce.Session, crowd: Crowd, damage: Callable[[bytes], bytes]
