@@ -30,6 +30,7 @@ from .model import Secret
 from .refresh import Policy
 from .stores.base import TokenStore
 from .stores.file import FileStore
+from .stores.locks import LockKind
 from .stores.memory import MemoryStore
 from .wire import Members, secure
 
@@ -328,8 +329,11 @@ def _toml(value: object) -> str:
 # ── stores ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+_LOCKS: dict[str, LockKind] = {"": "flock", "lock=flock": "flock", "lock=strict": "strict"}
+
+
 def open_store(where: str) -> TokenStore:
-    """The store at an address: "" (the usual folder), `file:/path`, `memory:`.
+    """The store at an address: "" (the usual folder), `file:/path`, `file:/path?lock=strict`, `memory:`.
 
     Raises `ConfigurationError` for any other.
     """
@@ -337,13 +341,16 @@ def open_store(where: str) -> TokenStore:
     if not where:
         return FileStore(state_folder() / "logins")
     if scheme == "file" and rest:
-        folder = Path(rest.removeprefix("//")).expanduser()
+        path, _, setting = rest.removeprefix("//").partition("?")
+        if setting not in _LOCKS:
+            raise ConfigurationError(f"?{setting} in {where} means nothing here: there are {', '.join(_LOCKS)[2:]}")
+        folder = Path(path).expanduser()
         if not folder.is_absolute():
             raise ConfigurationError(
                 f"{where} means another folder wherever a program is started: name the whole path, such as "
                 f"file:{folder.absolute()}"
             )
-        return FileStore(folder)
+        return FileStore(folder, lock=_LOCKS[setting])
     if where == "memory:":
         return MemoryStore()
     raise ConfigurationError(f"{scheme + separator}… is not a store that is known here: use file:/folder or memory:")

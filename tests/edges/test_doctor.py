@@ -26,11 +26,11 @@ from loginonce.cli import commands
 from loginonce.cli.report import ROWS, report
 from loginonce.doctor import Diagnosis, Finding, examine, place
 from loginonce.doctor.contest import NOBODY, Contest, contest
-from loginonce.doctor.ground import Ground
 from loginonce.doctor.login import check_sign_in
 from loginonce.environment import Environment
 from loginonce.home import process_identity
 from loginonce.model import Failure, Marker
+from loginonce.stores.locks import Ground
 from loginonce.testing import FakeProvider, Fault
 
 PACKAGE = Path(loginonce.__file__).parents[1]

@@ -1020,6 +1020,22 @@ def test_where_nothing_can_be_allocated_the_room_is_written(
     assert not Path(f"{record}.room").exists()
 
 
+def test_room_that_a_crash_has_left_is_reserved_again_where_the_c_library_has_to_write_it(
+    store: FileStore, record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def emulated(descriptor: int, offset: int, size: int) -> None:
+        """As glibc does it where the file system cannot (NFS, ZFS, FUSE): it looks before it writes."""
+        for at in range(offset, offset + size, 4096):
+            if at >= os.fstat(descriptor).st_size or os.pread(descriptor, 1, at) == bytes(1):
+                os.pwrite(descriptor, bytes(1), at)
+
+    monkeypatch.setattr(os, "posix_fallocate", emulated)
+    store.commit(a_grant(order=(1, 0, 1)), expected=(1, 0, 0), reserve=True)
+    assert Path(f"{record}.room").stat().st_size > 0  # here the process was killed
+    store.commit(a_grant(order=(1, 0, 2)), expected=(1, 0, 1), reserve=True)
+    assert content(store.load(KEY).grant) == a_grant(order=(1, 0, 2))
+
+
 # What a refresh costs, and in which order it happens.
 
 

@@ -24,10 +24,10 @@ from ..errors import LoginonceError, StoreError
 from ..model import Grant, GrantKey
 from ..stores.base import TokenStore
 from ..stores.file import FileStore, _refuse_shared, read_private
+from ..stores.locks import ground
 from ..stores.memory import MemoryStore
 from .contest import NOBODY, contest
 from .finding import Finding, found, trouble, wrong
-from .ground import ground
 
 __all__ = ["check_place"]
 

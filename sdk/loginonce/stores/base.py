@@ -24,7 +24,8 @@ class Snapshot(NamedTuple):
     """A record as it was read, and the stamp it had.
 
     `settled` is False while the stamp is too young to be trusted: a second change within the clock
-    granularity of the file system would leave the same one (git calls such a file racily clean).
+    granularity of the file system would leave the same one (git calls such a file racily clean).  Where a
+    store cannot tell changes by a stamp at all, it never is True, and every look reads the record.
     """
 
     grant: Grant | None
