@@ -116,7 +116,8 @@ def validate(
         ) from None
     except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
         # `from None`: the frames of the decoder hold the tokens.
-        why = str(error) if isinstance(error, JoseError) else "it is malformed"
+        # Its words may quote the token's header: not what could draw on a terminal.
+        why = "".join(filter(str.isprintable, str(error)))[:200] if isinstance(error, JoseError) else "it is malformed"
         raise ProtocolError(f"the ID token of {issuer} does not stand up to its checks: {why}") from None
     return dict(decoded.claims)
 

@@ -12,14 +12,14 @@ import requests
 import loginonce
 from loginonce.testing import FakeProvider
 
-WORDS = (
+WORDS = (  # in the notation of libFuzzer's dictionaries
     "error error_description invalid_grant invalid_client slow_down access_token refresh_token id_token token_type "
     "expires_in scope refresh_expires_in device_code user_code verification_uri verification_uri_complete interval "
     "issuer token_endpoint authorization_endpoint jwks_uri userinfo_endpoint end_session_endpoint scopes_supported "
     "code state iss aud sub azp nonce exp iat at_hash alg kid kty keys crv none RS256 HS256 EdDSA Bearer DPoP realm "
     "SPENDING ACTIVE DEAD LOGGED_OUT marker failure tokens claims not_before sends null true false NaN Infinity 1e999 "
-    "https:// http:// http://127.0.0.1 https://id.example.org notebook retry-after"
-).split()
+    "https:// http:// http://127.0.0.1 https://id.example.org notebook retry-after \\\\u001b"
+).split()  # noqa: SIM905 - a list to be read
 
 
 def plant(provider: FakeProvider, session: loginonce.Session, folder: Path) -> None:
@@ -67,7 +67,7 @@ def _seeds(provider: FakeProvider, session: loginonce.Session) -> dict[str, list
                          b"\7Wed, 21 Oct 2026 07:28:00 GMT\n<html>", b"\0\n" + json.dumps(tokens).encode()],
         "device_answer": [b"\0\n" + device.content, b"\1\n" + refused.content],
         "redirect": [b"A" + came_back.encode(), b"Acode=c&iss=https://id.example.org", b"@error=access_denied"],
-        "challenge": [*challenges, b'Basic realm="a, b", Bearer error="invalid_token", DPoP algs="ES256", Negotiate a=='],
+        "challenge": [*challenges, b'Basic realm="a, b", Bearer error="invalid_token", DPoP algs="ES256", N a=='],
         "metadata": [b"\n".join(ours), ours[0]],
         "id_token": [
             b"\n".join([id_token.encode(), json.dumps(sound).encode()]),
