@@ -12,14 +12,14 @@ import requests
 import loginonce
 from loginonce.testing import FakeProvider
 
-WORDS = (  # in the notation of libFuzzer's dictionaries
+WORDS = (  # noqa: SIM905 - as libFuzzer's dictionaries write them, and as a person reads them
     "error error_description invalid_grant invalid_client slow_down access_token refresh_token id_token token_type "
     "expires_in scope refresh_expires_in device_code user_code verification_uri verification_uri_complete interval "
     "issuer token_endpoint authorization_endpoint jwks_uri userinfo_endpoint end_session_endpoint scopes_supported "
     "code state iss aud sub azp nonce exp iat at_hash alg kid kty keys crv none RS256 HS256 EdDSA Bearer DPoP realm "
     "SPENDING ACTIVE DEAD LOGGED_OUT marker failure tokens claims not_before sends null true false NaN Infinity 1e999 "
     "https:// http:// http://127.0.0.1 https://id.example.org notebook retry-after \\\\u001b"
-).split()  # noqa: SIM905 - a list to be read
+).split()
 
 
 def plant(provider: FakeProvider, session: loginonce.Session, folder: Path) -> None:

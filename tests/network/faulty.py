@@ -229,6 +229,5 @@ class World:
             self.server.tls = self._context("here")
         elif self.fault.startswith(("a name", "a resolver")):
             real = socket.getaddrinfo
-            self._patch.setattr(
-                socket, "getaddrinfo", lambda host, *rest: real("127.0.0.1" if host == "provider.invalid" else host, *rest)
-            )
+            here = {"provider.invalid": "127.0.0.1"}
+            self._patch.setattr(socket, "getaddrinfo", lambda host, *rest: real(here.get(host, host), *rest))

@@ -20,7 +20,13 @@ Make = Callable[[str], World]
 EXPIRED, STALE = -1.0, 20.0
 PATIENCE = 10.0
 
+QUICKLY = {"refused", "a silent hang", "busy, in seconds"}
+"""What is run each time in the second table too; the rest of it is slow."""
+
 each = pytest.mark.parametrize("fault", FAULTS)
+some = pytest.mark.parametrize(
+    "fault", [name if name in QUICKLY else pytest.param(name, marks=pytest.mark.slow) for name in FAULTS]
+)
 those_that_hang = pytest.mark.parametrize("fault", [name for name, row in FAULTS.items() if row.hangs])
 
 
@@ -69,7 +75,7 @@ def test_a_fault_costs_no_login_and_the_next_good_answer_heals_it(world: Make, f
     assert (healed.refresh_token, healed.marker, healed.failure) == ("r-2", None, None)
 
 
-@each
+@some
 @pytest.mark.hazard(8, 29)
 def test_who_has_a_valid_token_does_not_notice(world: Make, fault: str) -> None:
     broken = world(fault)
@@ -90,6 +96,7 @@ def test_who_has_a_valid_token_does_not_notice(world: Make, fault: str) -> None:
 
 
 @those_that_hang
+@pytest.mark.slow
 @pytest.mark.hazard(8)
 def test_many_threads_wait_no_longer_than_their_policy_says(world: Make, fault: str) -> None:
     broken = world(fault)
@@ -146,7 +153,7 @@ def test_an_outage_longer_than_many_retries_ends_no_login_as_long_as_nothing_was
         pauses.append(caught.value.retry_after or 0.0)
         broken.wait_out()
     assert broken.grant.state == "ACTIVE"
-    assert sorted(pauses) == pauses
+    assert sorted(pauses[:7]) == pauses[:7]
     assert 60 <= pauses[-1] <= 75
     broken.heal()
     assert broken.call() == 200
