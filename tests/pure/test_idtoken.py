@@ -426,6 +426,7 @@ def test_any_text_has_claims_or_none(id_token: str) -> None:
     ],
     ids=str,
 )
+@pytest.mark.hazard(36)
 def test_a_refreshed_token_is_of_the_same_issuer_client_and_person(changed: dict[str, Any], says: str) -> None:
     found = contradiction(claims(**changed), KEY, "ada")
     assert says in found
