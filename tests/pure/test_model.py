@@ -211,3 +211,8 @@ def test_the_repr_of_an_account_tells_who_and_whether_it_lasts(account: Account,
 
 def test_the_repr_of_an_account_tells_when_its_access_ends() -> None:
     assert ", expires " in repr(Account("i", "s", expires_at=1_700_000_000.0))
+
+
+def test_the_name_of_an_account_cannot_draw_on_a_terminal() -> None:
+    assert str(Account("https://id", "5", "Ada\x1b[2J\r\nroot")) == "Ada[2Jroot"
+    assert str(Account("https://id", "5\x07")) == "5"

@@ -548,7 +548,10 @@ def test_a_device_answer_with_an_empty_member_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["verification_uri", "verification_uri_complete"])
-@pytest.mark.parametrize("value", ["javascript:alert(1)", "file:///etc/passwd", "id.example.org/device"])
+@pytest.mark.parametrize(
+    "value",
+    ["javascript:alert(1)", "file:///etc/passwd", "id.example.org/device", "https://id/x y", "https://id/\x1b[2J"],
+)
 def test_a_verification_address_is_a_web_address(name: str, value: str) -> None:
     with pytest.raises(ProtocolError, match="not a web address"):
         judge_device_authorization(device(**{name: value}))
@@ -792,6 +795,11 @@ def test_an_issuer_in_the_clear_is_refused() -> None:
         ("http://", False),
         ("ftp://127.0.0.1", False),
         ("//127.0.0.1", False),
+        ("https://api.example.org/\x1b[2J", False),
+        ("https://api.example.org/\nx", False),
+        ("https://api.example.org/a b", False),
+        ("\thttps://api.example.org/", False),
+        ("https://api.example.org/\u202ex", False),
         ("", False),
     ],
 )
@@ -870,6 +878,61 @@ def test_any_device_answer_is_a_prompt_or_a_documented_error(status: int, body: 
     else:
         assert (read.user_code + read.verification_uri + read.verification_uri_complete).isprintable()
         assert read.interval > 0 < read.expires_in
+
+
+end_points = st.sampled_from(
+    ["issuer", "token_endpoint", "authorization_endpoint", "jwks_uri", "userinfo_endpoint", "scopes_supported",
+     "authorization_response_iss_parameter_supported", "end_session_endpoint", "unknown"]
+)  # fmt: skip
+addresses = st.sampled_from(
+    [
+        ISSUER,
+        ISSUER + "/",
+        "https://[",
+        "http://127.0.0.1:5/x",
+        "http://evil.example",
+        "https://id/\x1b",
+        "https://id/\r\n",
+    ]
+)
+documents = st.lists(
+    st.dictionaries(end_points, anything | addresses, max_size=5).map(lambda members: {"issuer": ISSUER, **members}),
+    max_size=2,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(documents)
+def test_any_documents_are_a_server_or_a_documented_error(found: list[dict[str, Any]]) -> None:
+    try:
+        server = read_metadata(ISSUER, found, {})
+    except (ProtocolError, ConfigurationError) as error:
+        assert str(error).isprintable()
+        return
+    assert server.issuer.rstrip("/") == ISSUER
+    for url in (server.token_endpoint, server.authorization_endpoint, server.jwks_uri, server.end_session_endpoint):
+        assert not url or (secure(url) and url.isprintable())
+
+
+queries = st.lists(
+    st.tuples(
+        st.sampled_from(["code", "state", "iss", "error", "error_description", "x"]), st.text(max_size=8) | likely
+    ),
+    max_size=5,
+).map(lambda pairs: "&".join(f"{name}={value}" for name, value in pairs))
+
+
+@settings(max_examples=200, deadline=None)
+@given(queries | st.text(max_size=30), st.booleans(), st.sampled_from([REDIRECT + "?", REDIRECT + "?state=st&", ""]))
+def test_any_address_is_our_code_or_a_documented_error(query: str, promised: bool, base: str) -> None:
+    try:
+        code = redirected(query, base=base, promised=promised)
+    except (ErrorResponse, ProtocolError) as error:
+        assert str(error).isprintable()
+        return
+    assert code
+    assert base
+    assert "code" in query
 
 
 # ── what shows, and what is an address ───────────────────────────────────────────────────────────────────

@@ -295,6 +295,16 @@ def test_a_name_without_an_address_was_never_sent(monkeypatch: pytest.MonkeyPatc
     refused_by("https://id.example.org/token")
 
 
+@pytest.mark.hazard(8)
+def test_a_name_whose_look_up_hangs_is_given_up_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's resolver asks each of its servers several times, for five seconds each."""
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(20))
+    with bounded():
+        refused_by("https://id.example.org/token", budget=BUDGET)
+    over.set()
+
+
 def test_a_slow_handshake_with_one_of_many_addresses_has_what_is_left_of_the_budget(
     serve: Serve, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
