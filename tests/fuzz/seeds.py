@@ -72,6 +72,7 @@ def _seeds(provider: FakeProvider, session: loginonce.Session) -> dict[str, list
         "id_token": [
             b"\n".join([id_token.encode(), json.dumps(sound).encode()]),
             b"\n".join([b'{"alg": "EdDSA", "kid": "k"}', json.dumps(sound).encode()]),
+            b"\n".join([rb'{"alg": "\u0041", "crit": ["\u0041"], "kid": "k"}', json.dumps(sound).encode()]),
             b"\n".join([jwks, json.dumps(claims).encode()]),
         ],
         "planted": [b"seed"],
