@@ -222,7 +222,8 @@ class Account:
         )
 
     def __str__(self) -> str:
-        return self.name or self.subject or "(no name given)"
+        # Said by the provider, or by its user: not what could draw on a terminal.
+        return "".join(filter(str.isprintable, self.name or self.subject)) or "(no name given)"
 
     def __repr__(self) -> str:
         ends = f", expires {datetime.fromtimestamp(self.expires_at).astimezone():%H:%M}" if self.expires_at else ""

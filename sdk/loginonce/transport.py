@@ -246,8 +246,8 @@ class _Watching(HTTPConnection):
             return super()._new_conn()
         failure = OSError("the name has no address")
         try:
-            found = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+            found = _looked_up(self._dns_host, self.port, watch.deadline)
+        except (OSError, UnicodeError, RuntimeError) as error:
             raise NewConnectionError(self, f"the name of {self.host} could not be looked up") from error
         for tried, (family, kind, protocol, _, address) in enumerate(found):
             sock: socket.socket | None = None
@@ -267,6 +267,27 @@ class _Watching(HTTPConnection):
                 watch.hold(sock)
                 return sock
         raise NewConnectionError(self, "no address of it could be connected to") from failure
+
+
+def _looked_up(host: str, port: int | None, deadline: float) -> list[tuple[Any, ...]]:
+    """`getaddrinfo`, until the deadline: the system's resolver has time-outs of its own, and asks each server twice."""
+    found: list[tuple[Any, ...]] = []
+    failures: list[Exception] = []
+
+    def look_up() -> None:
+        try:
+            found.extend(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+        except Exception as error:
+            failures.append(error)
+
+    resolver = threading.Thread(target=look_up, name="loginonce-resolver", daemon=True)
+    resolver.start()
+    resolver.join(max(0.01, deadline - time.monotonic()))
+    if resolver.is_alive():
+        raise TimeoutError("its name was not resolved in time")
+    if failures:
+        raise failures[0]
+    return found
 
 
 class _WatchedTls(_Watching, HTTPSConnection):

@@ -596,7 +596,7 @@ def _web_address(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
+    return _one_word(url) and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def secure(url: str) -> bool:
@@ -605,7 +605,13 @@ def secure(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return (parts.scheme == "https" and bool(parts.hostname)) or (parts.scheme == "http" and _loopback(parts.hostname))
+    encrypted = parts.scheme == "https" and bool(parts.hostname)
+    return _one_word(url) and (encrypted or (parts.scheme == "http" and _loopback(parts.hostname)))
+
+
+def _one_word(url: str) -> bool:
+    """Whether an address can be printed as one: `urlsplit` passes over what would move the cursor."""
+    return url.isprintable() and " " not in url
 
 
 def on_this_machine(url: str) -> bool:

@@ -213,6 +213,7 @@ def test_a_new_file_is_for_its_owner_alone(lab: Settings, file: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+@pytest.mark.hazard(20)
 def test_a_file_that_is_a_link_stays_one(file: Path, tmp_path: Path) -> None:
     (tmp_path / "dotfiles.toml").touch()
     file.symlink_to(tmp_path / "dotfiles.toml")

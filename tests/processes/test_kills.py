@@ -27,6 +27,7 @@ SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
 
 @pytest.mark.parametrize("seconds", [4, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.hazard(2)
 def test_nobody_is_logged_out_when_others_are_killed(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, seconds: float
 ) -> None:
@@ -104,6 +105,7 @@ def replaced(crowd: Crowd, number: int, sign: signal.Signals) -> Member:
 
 
 @pytest.mark.parametrize("moment", ["before the provider has seen it", "after the provider has rotated"])
+@pytest.mark.hazard(1, 2)
 def test_a_kill_during_the_request_costs_nothing_within_the_reuse_interval(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until, moment: str
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_kill_during_the_request_costs_nothing_within_the_reuse_interval(
     assert fake_provider.stats.replays == 0
 
 
+@pytest.mark.hazard(1, 2)
 def test_a_kill_between_answer_and_save_costs_one_login_at_a_strict_provider(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until
 ) -> None:
@@ -140,6 +143,7 @@ def test_a_kill_between_answer_and_save_costs_one_login_at_a_strict_provider(
     assert [heir.ask("call", url=fake_provider.api("/runs"))["status"] for heir in heirs] == [200] * 3
 
 
+@pytest.mark.hazard(10)
 def test_nobody_is_told_that_the_login_is_lost_while_another_tries_again(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until
 ) -> None:
@@ -157,6 +161,7 @@ def test_nobody_is_told_that_the_login_is_lost_while_another_tries_again(
     assert [member.hear().get("status") for member in (trying, waiting)] == [200, 200]
 
 
+@pytest.mark.hazard(13)
 def test_a_child_forked_during_a_refresh_does_not_keep_the_lock_of_its_dead_parent(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until
 ) -> None:

@@ -35,6 +35,7 @@ def test_loginonce_home_may_begin_with_a_tilde(elsewhere: Path, monkeypatch: pyt
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="each platform has other folders; these are those of XDG")
+@pytest.mark.hazard(20)
 def test_without_it_logins_go_to_the_state_folder_and_not_to_a_cache(elsewhere: Path) -> None:
     assert home.state_folder() == elsewhere / ".local" / "state" / "loginonce"
     assert home.config_file() == elsewhere / ".config" / "loginonce" / "config.toml"
@@ -64,6 +65,7 @@ def test_a_process_keeps_its_name_and_no_other_has_it() -> None:
     assert first == second != home.process_identity()
 
 
+@pytest.mark.hazard(13)
 def test_a_forked_child_has_a_name_of_its_own() -> None:
     mine = home.process_identity()
     reading, writing = os.pipe()

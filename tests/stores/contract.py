@@ -191,6 +191,7 @@ class StoreContract:
         assert store.load(KEY).grant is None
 
     @pytest.mark.parametrize("expected", [(0, 9, 9), (1, 0, 1), (1, 1, 0), (2, 0, 0)])
+    @pytest.mark.hazard(5, 26)
     def test_a_commit_that_expects_another_order_is_refused_and_told_what_is_there(
         self, store: TokenStore, expected: Order
     ) -> None:
@@ -200,6 +201,7 @@ class StoreContract:
         assert content(refused.value.current) == a_grant()
         assert content(store.load(KEY).grant) == a_grant()
 
+    @pytest.mark.hazard(12, 21)
     def test_a_writer_whose_base_is_gone_cannot_lower_the_order(self, store: TokenStore, twin: TokenStore) -> None:
         store.commit(a_grant(), expected=None)
         for attempt in range(1, 6):
@@ -270,18 +272,22 @@ class StoreContract:
 
     # The lock.
 
+    @pytest.mark.hazard(14)
     def test_a_held_lock_is_refused_to_the_same_thread(self, store: TokenStore, held: Hold) -> None:
         assert store.try_lock(KEY) is None
         held.release()
 
+    @pytest.mark.hazard(14)
     def test_a_held_lock_is_refused_to_another_object_of_the_place(self, twin: TokenStore, held: Hold) -> None:
         assert twin.try_lock(KEY) is None
         held.release()
 
+    @pytest.mark.hazard(14)
     def test_a_held_lock_is_refused_to_other_threads(self, store: TokenStore, held: Hold) -> None:
         assert together(8, lambda _: store.try_lock(KEY)) == [None] * 8
         held.release()
 
+    @pytest.mark.hazard(14)
     def test_of_many_threads_one_gets_the_lock(self, store: TokenStore) -> None:
         for _ in range(10):
             had = [hold for hold in together(16, lambda _: store.try_lock(KEY)) if hold is not None]
@@ -367,6 +373,7 @@ class StoreContract:
     # Keys.
 
     @pytest.mark.parametrize("member", ["issuer", "client_id", "account"])
+    @pytest.mark.hazard(36)
     def test_logins_that_differ_in_one_part_of_the_key_do_not_collide(self, store: TokenStore, member: str) -> None:
         keys = [replace(KEY, **{member: f"{getattr(KEY, member)}{end}"}) for end in ("", "a", "A", "b", "/", " ")]
         for number, key in enumerate(keys, 1):
@@ -375,6 +382,7 @@ class StoreContract:
         assert len(list(store.grants())) == len(keys)
 
     @pytest.mark.parametrize("separator", ["/", "|", ":", "-", " ", "\n"])
+    @pytest.mark.hazard(36)
     def test_a_separator_that_moves_within_the_key_makes_another_login(self, store: TokenStore, separator: str) -> None:
         keys = [
             GrantKey("https://id", f"a{separator}b", "c"),

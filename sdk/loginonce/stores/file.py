@@ -295,6 +295,9 @@ class FileStore(TokenStore):
 
 # ── private files ────────────────────────────────────────────────────────────────────────────────────────
 
+_CAREFULLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""No link is followed, and nobody is waited for at the other end of a pipe."""
+
 
 def read_private(path: str) -> tuple[bytes, os.stat_result] | None:
     """The content of a file that is ours alone, with its `stat`; None if there is none.
@@ -302,7 +305,7 @@ def read_private(path: str) -> tuple[bytes, os.stat_result] | None:
     Raises `StoreError` where it is a link, somebody else's, or open to others, and `OSError`.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | _CAREFULLY)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -357,16 +360,20 @@ def _refuse_shared(path: str, seen: os.stat_result) -> None:
     """Raise `StoreError` where others than we could read or change what is there (HAZARDS 18)."""
     if not hasattr(os, "geteuid"):  # Windows: the profile's access list decides
         return
-    if seen.st_uid != os.geteuid():
-        raise StoreError(
-            f"{path} belongs to another user (uid {seen.st_uid}, we are {os.geteuid()}): it is not trusted.  "
-            f"Move it away, or set LOGINONCE_HOME to a folder of your own"
-        )
+    _refuse_foreign(path, seen)
     if seen.st_mode & 0o077:
         mode = "700" if stat.S_ISDIR(seen.st_mode) else "600"
         raise StoreError(
             f"{path} is open to other users (mode {stat.S_IMODE(seen.st_mode):04o}).  "
             f"Run: chmod {mode} {shlex.quote(path)}"
+        )
+
+
+def _refuse_foreign(path: str, seen: os.stat_result) -> None:
+    if hasattr(os, "geteuid") and seen.st_uid != os.geteuid():
+        raise StoreError(
+            f"{path} belongs to another user (uid {seen.st_uid}, we are {os.geteuid()}): it is not trusted.  "
+            f"Move it away, or set LOGINONCE_HOME to a folder of your own"
         )
 
 
@@ -403,8 +410,13 @@ def _reserve(path: str, size: int) -> None:
 @contextmanager
 def _opened(path: str) -> Iterator[int]:
     # Not O_WRONLY: where the file system cannot allocate, glibc reads what is there of a room before it writes.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | _CAREFULLY
+    descriptor = os.open(path, flags, 0o600)
     try:
+        seen = os.fstat(descriptor)
+        if not stat.S_ISREG(seen.st_mode) or seen.st_nlink > 1:
+            raise StoreError(f"{path} is not a file of its own: move it away")
+        _refuse_foreign(path, seen)
         if hasattr(os, "fchmod"):
             os.fchmod(descriptor, 0o600)  # whatever the umask took away, or a leftover had
         yield descriptor
