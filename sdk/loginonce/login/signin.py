@@ -147,6 +147,7 @@ def _way(
 ) -> tuple[LoginFlow, Presenter]:
     provider = source.provider
     here = detect()
+    shows_nothing = presenter is None and not here.blocking  # who brings a presenter knows how it is seen
     presenter = presenter or TextPresenter(sys.stdout if here.notebook else sys.stderr, browser=here.browser)
     if tokens is not None:
         return HandedFlow(provider, tokens), presenter
@@ -160,7 +161,14 @@ def _way(
         **({"timeout": timeout} if timeout is not None else {}),
     }
     redirect_uri = made.redirect_uri or DEFAULT_REDIRECT_URI
-    match choose(flow, provider.server, here, command=made.command):
+    chosen = choose(flow, provider.server, here, command=made.command)
+    if shows_nothing:
+        raise LoginFailed(
+            f"a sign-in is needed, and a page of {here.name} shows no prompt while its notebook waits",
+            outcome="no_human",
+            hint=f"Run in a terminal: {made.command} — the page uses that login.",
+        )
+    match chosen:
         case "device":
             return DeviceFlow(provider, **where), presenter
         case "browser":
