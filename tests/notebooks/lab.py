@@ -35,6 +35,19 @@ _THEMES: Final = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
+_GETS_THROUGH: Final = """async (patience) => {
+  // "idle" is told before a connection stands, and what is asked until then may be lost: a request has to come back.
+  const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000, false));
+  for (const end = Date.now() + patience * 1000; Date.now() < end; await pause(0.05)) {
+    const kernel = window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel;
+    if (kernel?.status !== "idle" || kernel.connectionStatus !== "connected") continue;
+    const asked = kernel.requestExecute({ code: "", silent: true, store_history: false });
+    if (await Promise.race([asked.done.then(() => true, () => false), pause(1)])) return true;
+  }
+  return false;
+}"""
+
+
 class JupyterServer:
     """A Jupyter server on a free port of loopback, with its own folders below `home`.
 
@@ -158,9 +171,7 @@ class Lab:
     pictures: Path
     _count: int = field(default=0, init=False)
 
-    def open(
-        self, *cells: str, kernel: str = KERNELS[-1], app: App = "lab", theme: Theme = "light"
-    ) -> Notebook:
+    def open(self, *cells: str, kernel: str = KERNELS[-1], app: App = "lab", theme: Theme = "light") -> Notebook:
         """A new notebook on a new page, its kernel started, nothing run."""
         path = self._write(cells, kernel)
         _set(self.server.settings, "@jupyterlab/apputils-extension/themes", theme=_THEMES[theme])
@@ -304,11 +315,7 @@ class Notebook:
         """Until all cells are there and the kernel waits for them."""
         cells = self.page.locator(".jp-Notebook .jp-Cell")
         expect(cells).to_have_count(self.count, timeout=PATIENCE * 1000)
-        self.page.wait_for_function(
-            """() => { const panel = window.jupyterapp?.shell?.currentWidget;
-                       return panel?.sessionContext?.session?.kernel?.status === "idle" }""",
-            timeout=PATIENCE * 1000,
-        )
+        assert self.page.evaluate(_GETS_THROUGH, PATIENCE), "no request gets through to the kernel"
 
     def save(self) -> dict[str, Any]:
         """Save, and give the notebook as it is on the disk."""
