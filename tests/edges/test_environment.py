@@ -514,35 +514,36 @@ def test_a_real_marimo_export_has_nobody(tmp_path: Path) -> None:
 
 
 @cache
-def tried() -> dict[str, set[str]]:
-    """How each row was tried, by the marks on all tests."""
-    found: dict[str, set[str]] = {}
-    for path in sorted(TESTS.rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+def marked_tests() -> list[ast.FunctionDef]:
+    """All tests, here and elsewhere, that try rows of the table."""
+    texts = [path.read_text() for path in sorted(TESTS.rglob("test_*.py"))]
+    nodes = [node for text in texts if ".row(" in text for node in ast.parse(text).body]
+    return [node for node in nodes if isinstance(node, ast.FunctionDef) and list(rows_of(node))]
+
+
+def rows_of(test: ast.FunctionDef) -> Iterator[tuple[str, str]]:
+    """The rows that a test tries, and how."""
+    for decorator in test.decorator_list:
+        for node in ast.walk(decorator):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.row":
                 name, how = (ast.literal_eval(argument) for argument in node.args)
-                found.setdefault(name, set()).add(how)
-    return found
+                yield name, how
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_the_table_says_truly_how_a_row_was_tried(row: Row) -> None:
-    hows = tried().get(row.name, set())
+    hows = {how for test in marked_tests() for name, how in rows_of(test) if name == row.name}
     assert hows <= {"real", "simulated", "not run"}
     assert row.tried == next((how for how in ("real", "simulated", "not run") if how in hows), "by no test")
 
 
 def test_no_test_of_a_real_thing_makes_its_surroundings_up() -> None:
-    for path in sorted(TESTS.rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.FunctionDef):
-                continue
-            marks = [ast.unparse(mark) for mark in node.decorator_list]
-            if any("mark.row(" in mark and "'real'" in mark for mark in marks):
-                names = {argument.arg for argument in node.args.args}
-                assert not names & {"terminal", "kernel", "files", "monkeypatch"}, node.name
-                assert "row" in names, node.name
-                assert not any("usefixtures" in mark for mark in marks), node.name
+    for test in marked_tests():
+        fixtures = {argument.arg for argument in test.args.args}
+        assert "row" in fixtures, f"{test.name} does not look at its row"
+        if "real" in {how for _, how in rows_of(test)}:
+            assert not fixtures & {"terminal", "kernel", "files", "monkeypatch"}, test.name
+            assert not any("usefixtures" in ast.unparse(mark) for mark in test.decorator_list), test.name
 
 
 def test_names_are_in_one_row_each() -> None:

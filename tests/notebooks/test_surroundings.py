@@ -97,6 +97,9 @@ def test_a_real_marimo_in_a_browser_has_a_person(row: Row, marimo: str, tmp_path
                 page.goto(marimo)
             except Error as error:
                 assert "ERR_CONNECTION_REFUSED" in str(error)
-        page.wait_for_timeout(100)
+        if (editor := page.locator(".cm-content")).count():  # where it can be edited it runs when it is told to
+            editor.first.click()
+            page.keyboard.press("Control+Enter")
+        page.wait_for_timeout(500)
     assert told.read_text() == says(row, human=True, stdin=False, notebook=False, blocking=True)
     page.close()
