@@ -21,7 +21,7 @@ from .errors import (
     StoreError,
     TransportError,
 )
-from .model import Account, AuthorizationServer, Client, Grant, TokenSet
+from .model import Account, AuthorizationServer, Change, Client, Grant, TokenSet
 from .refresh import Policy
 from .session import LoggedOut, Session
 from .source import LoginSource, TokenSource
@@ -32,6 +32,7 @@ from .stores.memory import MemoryStore
 __all__ = [
     "Account",
     "AuthorizationServer",
+    "Change",
     "Client",
     "ConfigurationError",
     "CorruptStore",

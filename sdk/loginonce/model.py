@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, TypeAlias
 
+from .errors import Reason
+
 __all__ = [
     "Account",
     "AuthorizationServer",
+    "Change",
+    "ChangeKind",
     "Client",
     "Failure",
     "Grant",
@@ -29,6 +33,7 @@ __all__ = [
 
 State: TypeAlias = Literal["ACTIVE", "SPENDING", "DEAD", "LOGGED_OUT"]
 Renewal: TypeAlias = Literal["refresh_token", "client_credentials", "none"]
+ChangeKind: TypeAlias = Literal["login", "refresh", "logout", "ended"]
 Order: TypeAlias = tuple[int, int, int]
 """(epoch, generation, attempt): what orders two records of one login."""
 
@@ -229,6 +234,21 @@ class Account:
         ends = f", expires {datetime.fromtimestamp(self.expires_at).astimezone():%H:%M}" if self.expires_at else ""
         renews = ", renews itself" if self.renews else ""
         return f"Account(subject={self.subject!r}, name={self.name!r}{ends}{renews})"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that happened to a login, in whichever process.
+
+    `kind` is `login` (somebody signed in), `refresh` (it was renewed), `logout` (somebody signed out here) or
+    `ended` (nothing renews it any more).  `account` is who is, or was, signed in; None after a log-out.  After
+    `logout` and `ended`, `reason` says why the next request will ask for a sign-in, and `hint` is the command.
+    """
+
+    kind: ChangeKind
+    account: Account | None
+    reason: Reason | None = None
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack, overload
@@ -25,8 +25,8 @@ from .client import Discovery, Provider
 from .config import Settings, open_store, settings
 from .errors import ConfigurationError
 from .home import at_fork_in_child, state_folder
-from .model import Account, Client, GrantKey, Secret, TokenSet, scope_set
-from .refresh import Policy, grant_of_logout
+from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Secret, TokenSet, scope_set
+from .refresh import Policy, Problem, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
 from .transport import Route, Transport
@@ -35,6 +35,7 @@ from .wire import Members, origin, secure
 if TYPE_CHECKING:
     from .login.flow import Presenter
     from .login.signin import SignIn
+    from .watch import Keeper, KeptFresh, Watcher
 
 __all__ = ["LoggedOut", "Session"]
 
@@ -161,7 +162,7 @@ class Session(requests.Session):
         name = f"{made.profile!r}, " if made.profile else ""
         return f"<loginonce.Session {name}{self.source.key}>"
 
-    # ── signing in and out ───────────────────────────────────────────────────────────────────────────────
+    # ── who is signed in, and while nobody asks ──────────────────────────────────────────────────────────
 
     @property
     def account(self) -> Account | None:
@@ -170,6 +171,73 @@ class Session(requests.Session):
         if grant is None or grant.state == "LOGGED_OUT":
             return None
         return Account.of(grant, self.settings.resource)
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether requests are signed in without a person being asked.  Asks nobody, as `account`.
+
+        That is: there is a login, it has not been ended, and it renews itself or its access token is still good.
+        Raises `StoreError`.
+        """
+        grant = self.source.grant()
+        if grant is None or grant.state not in ("ACTIVE", "SPENDING"):
+            return False
+        verdict = self.source.verdict(grant)
+        return not (isinstance(verdict, Problem) and verdict.kind == "login")
+
+    _watcher: Watcher[Change] | None = None
+    _keeper: Keeper | None = None
+
+    def on_change(self, callback: Callable[[Change], object]) -> Callable[[], None]:
+        """Call it with each `Change` of this login from now on: by this process or any other, within half a second.
+
+        Returns the function that ends it; `close` ends it too, and so does the end of the session itself, so keep
+        that.  Callbacks run one after the other in a thread of their own: be brief, or hand on to your event loop
+        or another thread.  One that raises is logged.
+
+        Registering a callback again does no harm: it takes the place of the earlier one.  So does a function that
+        was defined again by running a notebook's cell once more; a lambda, or a method of a new object, is another
+        callback, and the old one goes on until it is ended.  A forked child begins without callbacks.
+        """
+        # Imported here, as below: who does not use it does not pay for it.
+        from .watch import Watcher, why_over
+
+        if self._watcher is None:
+            source, resource = self.source, self.settings.resource
+
+            def describe(kind: ChangeKind, grant: Grant) -> Change:
+                over = why_over(source, grant) if kind in ("logout", "ended") else None
+                account = None if kind == "logout" else Account.of(grant, resource)
+                return Change(kind, account, over.reason, source.hint) if over else Change(kind, account)
+
+            self.__dict__.setdefault("_watcher", Watcher(source, describe))
+        assert self._watcher is not None
+        return self._watcher.listen(callback)
+
+    def keep_fresh(self) -> KeptFresh:
+        """Renew the login in the background from now on, shortly before its token ends, so that no request waits.
+
+        For kernels that idle and pages that stay open.  Any number of processes may: one of them renews, at a
+        moment when the old token is still good.  It ends by `stop()` on what is returned, by a `with` block, with
+        `close`, with the session or with the program, which it does not keep alive (a renewal that is under way is
+        finished first).  A login that needs a person is told of once, by a warning, and kept fresh again when
+        somebody has signed in anywhere.  Calling it again changes nothing.  A forked child begins without it.
+        """
+        from .watch import Keeper
+
+        if self._keeper is None:
+            self.__dict__.setdefault("_keeper", Keeper(self.source))
+        assert self._keeper is not None
+        return self._keeper.start()
+
+    def close(self) -> None:
+        """As requests does it; callbacks and `keep_fresh` end."""
+        for background in (self._watcher, self._keeper):
+            if background is not None:
+                background.stop()
+        super().close()
+
+    # ── signing in and out ───────────────────────────────────────────────────────────────────────────────
 
     @overload
     def login(self, flow: str | None = None, *, wait: Literal[True] = True, **given: Unpack[_Given]) -> Account: ...

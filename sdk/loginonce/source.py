@@ -38,7 +38,7 @@ from .errors import (
 )
 from .home import at_fork_in_child, process_identity
 from .model import Grant, GrantKey, Order, TokenSet
-from .refresh import Policy, Problem, Want
+from .refresh import Policy, Problem, Renew, Use, Want
 from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 from .wire import Lost, Reply
 
@@ -156,6 +156,11 @@ class LoginSource:
             return Snapshot(unsaved, None, settled=False)
         self._remember(snapshot)
         return snapshot
+
+    def verdict(self, grant: Grant | None) -> Use | Renew | Problem:
+        """What `token` would have to do about that record now; nothing of it is done."""
+        want = replace(self._want, seen=self._highest)
+        return refresh.decide(grant, want, self.policy, time.time(), locked=False)
 
     def memory(self) -> Grant | None:
         """The last record that this process knows, also when the store is gone."""

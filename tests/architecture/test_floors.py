@@ -14,7 +14,10 @@ import loginonce
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(loginonce.__file__).parent
 PURE = ("errors", "model", "record", "wire", "idtoken", "refresh")
-LOW = (*PURE, "transport", "home", "client", "source", "stores/__init__", "stores/base", "stores/file", "stores/memory")
+LOW = (
+    *PURE, "transport", "home", "client", "source", "watch",
+    "stores/__init__", "stores/base", "stores/file", "stores/memory",
+)  # fmt: skip
 
 CALCULATES = {
     "__future__", "base64", "collections", "dataclasses", "datetime", "email", "hashlib", "ipaddress", "json", "math",

@@ -13,6 +13,7 @@ import loginonce
 NAMES = [
     "Account",
     "AuthorizationServer",
+    "Change",
     "Client",
     "ConfigurationError",
     "CorruptStore",

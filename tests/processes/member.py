@@ -156,6 +156,35 @@ class Member:
         points.shift_clock(seconds)
         return {}
 
+    def do_keep_fresh(self) -> dict[str, Any]:
+        self.session.keep_fresh()
+        return {}
+
+    def do_listen(self) -> dict[str, Any]:
+        """Write down each change, and when it was told (POSIX seconds)."""
+        self._told: list[tuple[float, str]] = []
+        self.session.on_change(lambda change: self._told.append((time.time(), change.kind)))
+        return {}
+
+    def do_told(self) -> dict[str, Any]:
+        return {"told": self._told}
+
+    def do_fork_keeping(self) -> dict[str, Any]:
+        """Fork a child that keeps the login fresh in the parent's place, and does nothing else."""
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            inherited = [thread.name for thread in threading.enumerate()]
+            self.session.keep_fresh()
+            os.write(writing, json.dumps(inherited).encode())
+            os.close(writing)
+            signal.pause()
+        os.close(writing)
+        self.session.close()
+        with open(reading) as answered:
+            return {"pid": child, "inherited": json.load(answered)}
+
     def do_idle_child(self) -> dict[str, Any]:
         """Fork a child that does nothing until the parent's end has been closed, and leave it there."""
         child = os.fork()

@@ -5,7 +5,18 @@ from typing import assert_type
 import requests
 
 import loginonce
-from loginonce import Account, FileStore, LoggedOut, LoginSource, MemoryStore, Policy, Session, TokenSet, TokenSource
+from loginonce import (
+    Account,
+    Change,
+    FileStore,
+    LoggedOut,
+    LoginSource,
+    MemoryStore,
+    Policy,
+    Session,
+    TokenSet,
+    TokenSource,
+)
 
 
 class Fixed:
@@ -13,6 +24,12 @@ class Fixed:
 
     def token(self, *, rejected: TokenSet | None = None) -> TokenSet:
         raise loginonce.LoginRequired("none", reason="expired", hint="sign in")
+
+
+def notice(change: Change) -> None:
+    assert_type(change.account, Account | None)
+    if change.kind == "ended":
+        assert_type(change.hint, str)
 
 
 def program() -> None:
@@ -33,6 +50,11 @@ def program() -> None:
     lab.login(tokens={"access_token": "a", "expires_in": 60})
     assert_type(lab.account, Account | None)
     assert_type(lab.get("https://api.example.org"), requests.Response)
+    assert_type(lab.logged_in, bool)
+    stop = lab.on_change(notice)
+    assert_type(stop(), None)
+    with lab.keep_fresh() as kept:
+        kept.stop()
     assert_type(lab.logout(), LoggedOut)
     assert_type(lab.logout().revoked, bool)
     assert_type(lab.source, LoginSource)
@@ -65,5 +87,7 @@ def mistakes() -> None:
     Policy(lost="never")  # type: ignore[arg-type]
     Session("lab", policy={"window": 1})  # type: ignore[arg-type]
     TokenSet("plain", 0.0)  # type: ignore[arg-type]
+    Session("lab").on_change(print)
+    Session("lab").on_change(lambda: None)  # type: ignore[arg-type, misc]
     Session("lab").source = Fixed()  # type: ignore[assignment]
     raise loginonce.LoginRequired("x", reason="because")  # type: ignore[arg-type]
