@@ -118,7 +118,7 @@ class Marker:
 
     `fingerprint` is of the token being spent; `sent_at` is when it was sent first, `deadline` until when the
     latest sender may still be busy (POSIX seconds; 0 once it has given up); `sends` counts how often it was
-    sent; `owner` and `nonce` say by whom.
+    sent and nothing came back; `owner` and `nonce` say by whom.
     """
 
     fingerprint: str

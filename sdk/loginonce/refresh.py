@@ -562,8 +562,12 @@ def _judge(state: Refresh, answered: Answered, now: float) -> Next:
         case Misconfigured(error, detail):
             problem = Problem("misconfigured", detail=detail or error)
             return _settle(spent, problem, "misconfigured", now, marker=state.earlier)
-        case Lost(detail):
-            return _settle(spent, Problem("later", detail=detail), "lost", now, marker=_ours(state).marker)
+        case Lost(detail, gateway):
+            marker = _ours(state).marker
+            if gateway and marker is not None:
+                # An outage must not use up the policy's one repetition: it would end every login that met it twice.
+                marker = replace(marker, sends=marker.sends - 1)
+            return _settle(spent, Problem("later", detail=detail), "lost", now, marker=marker)
     assert_never(reply)
 
 

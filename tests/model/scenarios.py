@@ -24,7 +24,7 @@ from world import (
 )
 
 from loginonce.refresh import Policy
-from loginonce.wire import Busy, Misconfigured, Unsent
+from loginonce.wire import Busy, Lost, Misconfigured, Unsent
 
 PROVIDERS = {
     "a strict provider": Behaviour(),
@@ -66,6 +66,7 @@ def _crash_and_loss() -> list[Scenario]:
 
 SIBLINGS = PROVIDERS["a grace with siblings"]
 DECLINES = (Unsent("no route"), Busy("429", 3.0), Busy("503", None), Misconfigured("invalid_client", ""))
+GATEWAY = (Lost("502", answered=True),)
 
 SCENARIOS = [
     Scenario("an API refuses", times=(-1800.0, -1795.0, 0.0), rejecting=True, accidents=((LOST, 1),)),
@@ -80,6 +81,10 @@ SCENARIOS = [
     Scenario("a token near its end, policy login", times=STALE, policy=LOGIN_AGAIN, accidents=((CRASH, 1), (LOST, 1))),
     Scenario("two resources", resources=("", "x"), times=SHORT, accidents=((CRASH, 1), (LOST, 1))),
     Scenario("the provider declines", declines=DECLINES, accidents=((CRASH, 1), (DECLINED, 1))),
+    Scenario("a gateway answers", times=(*SHORT, 15.0), declines=GATEWAY, accidents=((DECLINED, 3), (AGAIN, 2))),
+    Scenario(
+        "a gateway answers, and a loss", times=SHORT, declines=GATEWAY, accidents=((DECLINED, 2), (LOST, 1), (AGAIN, 2))
+    ),
     Scenario(
         "the provider declines after a loss, and the interval ends",
         provider=SIBLINGS,

@@ -805,6 +805,12 @@ class World:
                 local, local.arriving, record, tick, f"hears the answer: {_short(local.arriving)}", NONE
             )
             yield self._answered(local, Lost("reset"), record, tick, "loses the answer", LOST)
+            if not self.scenario.service:
+                # What a gateway answers for does not count as a send (`Lost`), so it does not count here either.
+                token = known.tokens[local.sending]
+                forgiven = self._provider_id(with_token(known, local.sending, token._replace(sends=token.sends - 1)))
+                gateway = Lost("502", answered=True)
+                yield self._answered(local, gateway, record, tick, "hears a gateway", LOST, provider=forgiven)
             return
         if latest is not None and self.variant.is_late(latest, self.now[tick]):
             yield self._went(local, refresh.Late(), "late", tick, "is too late to send", NONE, record)

@@ -1022,6 +1022,24 @@ def test_a_lost_answer_leaves_the_mark() -> None:
     assert problem(walk.then(Released())) == Problem("later", detail="reset by peer", retry_after=1.0)
 
 
+@pytest.mark.hazard(27)
+def test_an_outage_behind_a_gateway_does_not_use_up_the_one_repetition() -> None:
+    stored, now = expired(), NOW
+    for _ in range(20):
+        stored = written(Walk(now=now).answered(stored, Lost("HTTP 502", answered=True)))
+        assert stored.failure is not None
+        now = stored.failure.not_before + 1
+        assert decide(stored, WANT, POLICY, now) == Renew(None)
+    stored = written(Walk(now=now).answered(stored, Lost("reset by peer")))
+    assert stored.marker is not None
+    assert (stored.marker.sends, stored.marker.sent_at) == (1, NOW)
+
+
+def test_a_gateway_leaves_the_token_in_doubt_where_the_policy_is_careful() -> None:
+    stored = written(Walk(policy=LOGIN).answered(expired(), Lost("HTTP 502", answered=True)))
+    assert decide(stored, WANT, LOGIN, NOW + 99) == Problem("login", "lost", "HTTP 502")
+
+
 @pytest.mark.parametrize("reply", [Unsent("x"), Busy("x", None), Misconfigured("x", "x"), Lost("x")])
 def test_whatever_fails_a_stale_token_is_served(reply: Reply) -> None:
     walk = Walk()

@@ -131,6 +131,23 @@ def test_an_unknown_method_is_a_mistake_in_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "gateway"),
+    [
+        (told(502, HTML), True),
+        (told(500, {"error": "server_error"}), True),
+        (told(408), True),
+        (told(302), True),
+        (told(404, HTML), None),
+        (told(200, HTML), False),
+        (told(204), False),
+    ],
+)
+def test_what_is_no_success_is_told_from_an_answer_that_may_have_been_one(answer: Answer, gateway: bool | None) -> None:
+    reply = judge_refresh(answer, NOW)
+    assert gateway == (reply.answered if isinstance(reply, Lost) else None)
+
+
+@pytest.mark.parametrize(
     ("answer", "kind"),
     [
         pytest.param(told(200, tokens()), Granted, id="tokens"),
