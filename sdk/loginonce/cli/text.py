@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from ..login.text import plain
+
 __all__ = ["duration", "moment", "plain", "say"]
 
 
@@ -12,11 +14,6 @@ def say(*lines: str) -> None:
     """Print news, or an error, on stderr."""
     for line in lines:
         print(plain(line), file=sys.stderr, flush=True)
-
-
-def plain(text: str) -> str:
-    """The text without what a terminal would take for a command: names and messages come from a server."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def moment(at: float, now: float) -> str:
