@@ -10,6 +10,7 @@ Needs the extra `cli` (rich; segno for QR codes).  Without rich, and where the o
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from rich.box import ROUNDED
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 from rich.padding import Padding
 from rich.panel import Panel
@@ -34,6 +35,18 @@ QUIET_ZONE = 4
 """Light modules around a QR code (ISO/IEC 18004)."""
 
 
+class _Console(Console):
+    """Knows the size of the terminal that it writes to, which need not be that of standard input."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines, as they are now."""
+        try:
+            return ConsoleDimensions(*os.get_terminal_size(self.file.fileno()))
+        except (OSError, ValueError):  # no terminal, or no file at all
+            return super().size
+
+
 class TerminalPresenter:
     """Shows a sign-in on the terminal `out` (default: standard error).
 
@@ -43,7 +56,7 @@ class TerminalPresenter:
 
     def __init__(self, out: TextIO | None = None, *, browser: bool = False, qr: bool = False) -> None:
         out = out or sys.stderr
-        self._console = Console(
+        self._console = _Console(
             file=out, force_terminal=out.isatty(), markup=False, highlight=False, emoji=False, legacy_windows=False
         )
         self._browser = browser

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -660,9 +659,11 @@ lab.source.provider.server
 left, ends = [], []
 for moment in range(given["times"]):
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.0002 + moment * given["step"])
+        # Again after a second: an interrupt that comes in a weak reference's callback is lost to Python itself.
+        signal.setitimer(signal.ITIMER_REAL, 0.0002 + moment * given["step"], 1.0)
         lab.login(presenter=Nothing())
     except (KeyboardInterrupt, loginonce.LoginFailed) as end:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         ends.append(type(end).__name__)
     until = time.monotonic() + 5
     while (alive := [t.name for t in threading.enumerate() if t is not threading.main_thread()]):
@@ -676,7 +677,7 @@ print(json.dumps({"state": "done", "left": left, "ends": ends}), flush=True)
 
 
 @pytest.mark.parametrize(
-    ("times", "step"), [(25, 0.002), pytest.param(400, 0.0002, marks=pytest.mark.slow)], ids=["few", "many"]
+    ("times", "step"), [(25, 0.002), pytest.param(300, 0.0003, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 @pytest.mark.parametrize("flow", ["browser", "device"])
 def test_an_interrupt_at_any_moment_leaves_no_port_no_thread_and_no_notice(
