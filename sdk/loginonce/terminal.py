@@ -38,7 +38,7 @@ QUIET_ZONE = 4
 class _Console(Console):
     """Knows the size of the terminal that it writes to, which need not be that of standard input."""
 
-    @property
+    @property  # type: ignore[misc]  # which nobody sets
     def size(self) -> ConsoleDimensions:
         """Columns and lines, as they are now."""
         try:
@@ -113,7 +113,7 @@ class TerminalPresenter:
         self._console.print("and check that it shows this code:" if prompt.url_complete else "and enter this code:")
         code = Text(plain(prompt.user_code, 100), style="bold")
         if code.cell_len + 10 <= self._console.width:
-            self._console.print(Padding(Panel(code, box=ROUNDED, padding=(0, 3), expand=False), (0, 2)))
+            self._console.print(Padding(Panel(code, box=ROUNDED, padding=(0, 3), expand=False), (0, 0, 0, 2)))
         else:
             self._as_it_is("", code.plain, "")
         if prompt.url_complete:
