@@ -17,8 +17,8 @@ import requests
 
 import loginonce
 from loginonce import ConfigurationError, InvalidGrant, ProtocolError
-from loginonce.login.flow import Prompt
-from loginonce.login.signin import TextPresenter
+from loginonce.login.flow import Progress, Prompt
+from loginonce.login.text import TextPresenter
 from loginonce.refresh import Policy
 from loginonce.testing import FakeProvider, Fault
 
@@ -47,9 +47,10 @@ class Browser(TextPresenter):
         super().__init__(self.shown)
         self._act = act
 
-    def show(self, prompt: Prompt) -> None:
-        super().show(prompt)
-        self._act(prompt)
+    def show(self, progress: Progress) -> None:
+        super().show(progress)
+        if progress.state == "pending" and progress.prompt is not None:
+            self._act(progress.prompt)
 
 
 def state_of(prompt: Prompt) -> tuple[str, str]:

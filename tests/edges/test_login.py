@@ -970,7 +970,7 @@ def test_an_interrupt_cancels_at_once(fake_provider: FakeProvider, loginonce_hom
         program.send_signal(signal.SIGINT)
         out, rest = program.communicate(timeout=10)
     assert time.monotonic() - began < 1.5
-    assert (out, rest, program.returncode) == ("cancelled\n", "", 0)
+    assert (out, rest, program.returncode) == ("cancelled\n", "Not signed in: the sign-in was cancelled\n", 0)
 
 
 def test_a_prompt_that_cannot_be_shown_leaves_no_port_open(

@@ -755,6 +755,101 @@ def test_on_a_read_only_disk_logins_are_read_and_nothing_is_locked_or_saved(on_d
     assert content(on_disk.load(KEY).grant) == a_grant()
 
 
+# Notices.
+
+
+@pytest.fixture
+def notice(store: FileStore, record: Path) -> Path:
+    """The file of a notice that has been posted."""
+    assert store.post(KEY, b"there", instead_of=None)
+    return beside(record, ".notice")
+
+
+def test_a_notice_is_a_private_file_whatever_the_umask(folder: Path, record: Path) -> None:
+    before = os.umask(0)
+    try:
+        FileStore(folder).post(KEY, b"there", instead_of=None)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(beside(record, ".notice").stat().st_mode) == 0o600
+
+
+def test_a_first_notice_makes_a_private_folder(folder: Path) -> None:
+    FileStore(folder).post(KEY, b"there", instead_of=None)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_notice_that_is_taken_down_leaves_no_file(store: FileStore, notice: Path) -> None:
+    store.post(KEY, None, instead_of=b"there")
+    assert not list(notice.parent.glob("*.notice*"))
+
+
+def test_a_symbolic_link_in_place_of_a_notice_is_neither_read_nor_replaced(
+    store: FileStore, notice: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "elsewhere"
+    shutil.move(notice, target)
+    notice.symlink_to(target)
+    for work in (lambda: store.notice(KEY), lambda: store.post(KEY, b"next", instead_of=b"there")):
+        with pytest.raises(StoreError, match="symbolic link"):
+            work()
+    assert target.read_bytes() == b"there"
+
+
+def test_a_symbolic_link_where_a_notice_is_written_is_not_followed(
+    store: FileStore, notice: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "elsewhere"
+    target.write_bytes(b"precious")
+    notice.with_suffix(".notice.next").symlink_to(target)
+    with pytest.raises(StoreError, match="symbolic link"):
+        store.post(KEY, b"next", instead_of=b"there")
+    assert target.read_bytes() == b"precious"
+
+
+def test_a_notice_that_others_could_have_written_is_refused(store: FileStore, notice: Path) -> None:
+    notice.chmod(0o666)
+    with pytest.raises(StoreError, match="chmod 600"):
+        store.notice(KEY)
+
+
+def test_a_notice_that_cannot_be_read_is_a_store_error(
+    store: FileStore, notice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing(errno.EACCES))
+        with pytest.raises(StoreError, match="permission was refused"):
+            store.notice(KEY)
+
+
+@pytest.mark.parametrize("call", ["replace", "unlink", "open", "write"])
+def test_a_notice_that_cannot_be_changed_is_a_store_error_and_stays_whole(
+    store: FileStore, notice: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing(errno.EROFS))
+        with pytest.raises(StoreError, match="read-only"):
+            store.post(KEY, None if call == "unlink" else b"next", instead_of=b"there")
+    assert store.notice(KEY) == b"there"
+
+
+def test_on_a_read_only_disk_a_notice_is_read_and_none_is_posted(on_disk: FileStore, disk: Path) -> None:
+    on_disk.post(KEY, b"there", instead_of=None)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert on_disk.notice(KEY) == b"there"
+    for wanted in (b"next", None):
+        with pytest.raises(StoreError, match="read-only file system"):
+            on_disk.post(KEY, wanted, instead_of=b"there")
+
+
+def test_on_a_full_disk_no_notice_is_posted_and_the_record_stays(on_disk: FileStore, disk: Path) -> None:
+    fill(disk)
+    with pytest.raises(StoreError, match="the disk is full"):
+        on_disk.post(KEY, b"x" * 20_000, instead_of=None)
+    assert on_disk.notice(KEY) is None
+    assert content(on_disk.load(KEY).grant) == a_grant()
+
+
 # Broken disks: an error, or the end of the process, at each system call.
 
 

@@ -68,6 +68,12 @@ def test_a_forked_child_may_not_write(store: MemoryStore) -> None:
     assert in_a_child(lambda: refused(lambda: store.commit(a_grant(order=(2, 0, 0)), expected=(1, 0, 0))))
 
 
+def test_a_forked_child_neither_reads_nor_posts_a_notice(store: MemoryStore) -> None:
+    store.post(KEY, b"there", instead_of=None)
+    assert in_a_child(lambda: refused(lambda: store.notice(KEY)))
+    assert in_a_child(lambda: refused(lambda: store.post(KEY, None, instead_of=b"there")))
+
+
 def test_a_child_that_is_forked_while_a_thread_writes_is_refused_and_does_not_hang(store: MemoryStore) -> None:
     with store._mutex:  # as another thread of the parent might hold it at that moment
         assert in_a_child(lambda: refused(lambda: store.try_lock(KEY)))

@@ -66,7 +66,8 @@ class MemoryStore(TokenStore):
         return _HeldLock(lock) if lock.acquire(blocking=False) else None
 
     def notice(self, key: GrantKey) -> bytes | None:
-        """What was posted."""
+        """What was posted.  A copy of it in a forked child is of no use: what it announces never arrives there."""
+        self._own()
         return self._notices.get(key)
 
     def post(self, key: GrantKey, notice: bytes | None, *, instead_of: bytes | None) -> bool:
