@@ -30,6 +30,9 @@ log = logging.getLogger("loginonce")
 NOT_MENDED_BY_A_REFRESH = frozenset({"insufficient_scope", "insufficient_user_authentication"})
 """Challenges that ask for another sign-in, not for another token (RFC 6750 §3.1, RFC 9470 §3)."""
 
+WORTH_READING = 64 * 1024
+"""Bytes of a refused answer that cost less than a new connection."""
+
 
 def put_on(request: requests.PreparedRequest, token: TokenSet) -> None:
     """Sign a request."""
@@ -79,7 +82,8 @@ def answer_401(
         raise
     if newer.access_token == carried.access_token or not _rewound(request):
         return response
-    response.content  # noqa: B018 - read to its end, so that the connection can be used again
+    if _short(response):
+        response.content  # noqa: B018 - read to its end, so that the connection can be used again
     response.close()
     began = time.perf_counter()
     repeated = request.copy()
@@ -95,6 +99,12 @@ def answer_401(
     again.request = request
     again.elapsed = response.elapsed + timedelta(seconds=time.perf_counter() - began)
     return again
+
+
+def _short(response: requests.Response) -> bool:
+    """Whether the answer says of itself that it ends soon: another might never, and its connection is let go."""
+    length = response.headers.get("Content-Length", "")
+    return length.isdecimal() and int(length[:9]) <= WORTH_READING
 
 
 def _with_cookies_of(response: requests.Response, repeated: requests.PreparedRequest) -> None:

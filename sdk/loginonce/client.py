@@ -127,12 +127,13 @@ class Provider:
                     document = json.loads(answer.body)
                 except (ValueError, RecursionError):
                     document = None
-                if isinstance(document, dict):
+                if isinstance(document, dict) and idtoken.shallow(document):
                     documents.append(document)
                 else:
                     oddity = f"{url} answered with something else than a JSON object"
             elif 300 <= answer.status < 400:
-                oddity = f"{url} redirects to {answer.headers.get('location', '?')[:200]}: use that as the issuer"
+                to = answer.headers.get("location", "")
+                oddity = f"{url} redirects to {to[:200] if wire.secure(to) else '?'}: use that as the issuer"
         if documents:
             wire.read_metadata(issuer, documents, self._discovery.overrides)
             if whole and unreachable is None:  # else half of it would pass for the whole for a day
@@ -298,7 +299,7 @@ class Provider:
             content = json.loads(answer.body)
         except (ValueError, RecursionError):
             content = None
-        if answer.status != 200 or not isinstance(content, dict):
+        if answer.status != 200 or not isinstance(content, dict) or not idtoken.shallow(content):
             raise ProtocolError(f"{self.server.issuer} did not say {what}: HTTP {answer.status}")
         return content
 

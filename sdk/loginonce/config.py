@@ -30,10 +30,20 @@ from .model import Secret
 from .refresh import Policy
 from .stores.base import TokenStore
 from .stores.file import FileStore
+from .stores.locks import LockKind
 from .stores.memory import MemoryStore
 from .wire import Members, secure
 
-__all__ = ["GrantType", "Settings", "add_profile", "open_store", "profile_name", "profiles", "settings"]
+__all__ = [
+    "GrantType",
+    "Settings",
+    "add_profile",
+    "from_environment",
+    "open_store",
+    "profile_name",
+    "profiles",
+    "settings",
+]
 
 log = logging.getLogger("loginonce")
 
@@ -99,13 +109,13 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
         members |= {**_profile(named), "profile": named}
         where = f"the profile {named!r} in {config_file()}"
     members |= {name: value for name, value in given.items() if value not in (None, "", {})}
-    for name, value in _environment(members).items():
+    for name, value in from_environment(members).items():
         if value and not members.get(name):
             members[name] = value
     return _checked(members, where=where)
 
 
-def _environment(members: Mapping[str, Any]) -> dict[str, str]:
+def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
     """What the environment adds to a login of which this much is known."""
     found = Members({name: os.environ.get(f"LOGINONCE_{name.upper()}", "").strip() for name in _FROM_ENVIRONMENT})
     for name in ("issuer", "client_id"):
@@ -319,8 +329,11 @@ def _toml(value: object) -> str:
 # ── stores ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+_LOCKS: dict[str, LockKind] = {"": "flock", "lock=flock": "flock", "lock=strict": "strict"}
+
+
 def open_store(where: str) -> TokenStore:
-    """The store at an address: "" (the usual folder), `file:/path`, `memory:`.
+    """The store at an address: "" (the usual folder), `file:/path`, `file:/path?lock=strict`, `memory:`.
 
     Raises `ConfigurationError` for any other.
     """
@@ -328,13 +341,16 @@ def open_store(where: str) -> TokenStore:
     if not where:
         return FileStore(state_folder() / "logins")
     if scheme == "file" and rest:
-        folder = Path(rest.removeprefix("//")).expanduser()
+        path, _, setting = rest.removeprefix("//").partition("?")
+        if setting not in _LOCKS:
+            raise ConfigurationError(f"?{setting} in {where} means nothing here: there are {', '.join(_LOCKS)[2:]}")
+        folder = Path(path).expanduser()
         if not folder.is_absolute():
             raise ConfigurationError(
                 f"{where} means another folder wherever a program is started: name the whole path, such as "
                 f"file:{folder.absolute()}"
             )
-        return FileStore(folder)
+        return FileStore(folder, lock=_LOCKS[setting])
     if where == "memory:":
         return MemoryStore()
     raise ConfigurationError(f"{scheme + separator}… is not a store that is known here: use file:/folder or memory:")

@@ -48,7 +48,9 @@ def has_ended(identity: str) -> bool:
     ours, theirs = process_identity().split("/"), identity.split("/")
     if len(theirs) != 4 or ours[:2] != theirs[:2] or not ours[1]:
         return False
-    return _started(theirs[2]) != theirs[3]
+    _, _, pid, start = theirs
+    # Where not even our own start can be read, an unreadable one proves nothing.
+    return pid.isdecimal() and bool(_started("self")) and _started(pid) != start
 
 
 @functools.lru_cache(maxsize=1)  # by process id, since a forked child is another
@@ -66,8 +68,8 @@ def _started(pid: str) -> str:
     except OSError:
         return ""
     # The name of the program, second member, may hold spaces and parentheses: count from its end.
-    state, *others = said.rpartition(")")[2].split()
-    return "" if state in "ZX" else others[18]
+    members = said.rpartition(")")[2].split()
+    return "" if len(members) < 20 or members[0] in "ZX" else members[19]
 
 
 def at_fork_in_child(forget: Callable[[], object]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from .errors import ProtocolError
 from .model import GrantKey, Secret
 
-__all__ = ["UnknownKey", "contradiction", "unverified_claims", "validate"]
+__all__ = ["UnknownKey", "contradiction", "shallow", "unverified_claims", "validate"]
 
 ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
@@ -26,9 +26,22 @@ ALGORITHMS = (
 LEEWAY = 120
 """Seconds by which the provider's clock and ours may differ."""
 
+DEEPEST = 32
+"""Levels of what a provider says that is kept."""
+
 
 class UnknownKey(ProtocolError):
     """The keys at hand do not include the one that signed: they may have been rotated, fetch them again."""
+
+
+def shallow(value: object, levels: int = DEEPEST) -> bool:
+    """Whether a JSON value has no more levels than that.
+
+    What could only just be read here could not be written, or not be read again from deeper in a program: the
+    record would be lost with it.
+    """
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(shallow(each, levels - 1) for each in inner)
 
 
 def unverified_claims(id_token: str | None) -> dict[str, Any]:
@@ -38,7 +51,7 @@ def unverified_claims(id_token: str | None) -> dict[str, Any]:
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except (IndexError, ValueError, RecursionError):
         return {}
-    return claims if isinstance(claims, dict) else {}
+    return claims if isinstance(claims, dict) and shallow(claims) else {}
 
 
 def contradiction(claims: Mapping[str, Any], key: GrantKey, subject: str) -> str:
@@ -86,6 +99,8 @@ def validate(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)  # EdDSA has a newer name (RFC 9864), and is no worse
             decoded = jwt.decode(id_token, keys, registry=JWSRegistry(algorithms=allowed, strict_check_header=False))
+        if not shallow(decoded.claims):
+            raise ValueError
         CodeIDToken(
             decoded.claims,
             # The same signature under its newer name (RFC 9864), of which Authlib's at_hash does not know yet.
@@ -101,7 +116,8 @@ def validate(
         ) from None
     except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
         # `from None`: the frames of the decoder hold the tokens.
-        why = str(error) if isinstance(error, JoseError) else "it is malformed"
+        # Its words may quote the token's header: not what could draw on a terminal.
+        why = "".join(filter(str.isprintable, str(error)))[:200] if isinstance(error, JoseError) else "it is malformed"
         raise ProtocolError(f"the ID token of {issuer} does not stand up to its checks: {why}") from None
     return dict(decoded.claims)
 

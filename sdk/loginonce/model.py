@@ -118,8 +118,8 @@ class Marker:
     """Written before a refresh token is sent, so that a crash leaves evidence (DESIGN 4, step 5).
 
     `fingerprint` is of the token being spent; `sent_at` is when it was sent first, `deadline` until when the
-    latest sender may still be busy (POSIX seconds); `sends` counts how often it was sent; `owner` and
-    `nonce` say by whom.
+    latest sender may still be busy (POSIX seconds; 0 once it has given up); `sends` counts how often it was
+    sent and nothing came back; `owner` and `nonce` say by whom.
     """
 
     fingerprint: str
@@ -228,7 +228,8 @@ class Account:
         )
 
     def __str__(self) -> str:
-        return self.name or self.subject or "(no name given)"
+        # Said by the provider, or by its user: not what could draw on a terminal.
+        return "".join(filter(str.isprintable, self.name or self.subject)) or "(no name given)"
 
     def __repr__(self) -> str:
         ends = f", expires {self._end}" if self.expires_at else ""

@@ -41,7 +41,7 @@ def decode(data: bytes) -> Grant:
         raise CorruptStore("it does not begin like a login record")
     if int(found[1]) > SCHEMA:
         raise StoreError(
-            f"it was written by a newer version (schema {int(found[1])}, this one reads up to {SCHEMA}): "
+            f"it was written by a newer version (schema {int(found[1])}, this one reads up to {SCHEMA}); "
             "upgrade loginonce here"
         )
     body = rest.removesuffix(b"\n")

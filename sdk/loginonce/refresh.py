@@ -21,6 +21,11 @@ marker) before the token is sent, and every later reader of that record knows th
                            ├─never sent, busy, our own fault ─▶ settle ACTIVE, not before …
                            └─answer lost ─▶ settle SPENDING: the marker stays
 
+A lock may be a lease, which ends by itself while its holder goes on in good faith.  Then a marker does not prove that
+its owner is dead, so nobody acts on it before its deadline; and whoever was held up between the marker and the send
+(a stopped process, a machine that slept) does not send, and begins anew.  So no two sends overlap, and a late holder
+meets a comparison that fails (HAZARDS 12).
+
 `save` and `settle` compare the order (epoch, generation, attempt) that this machine wrote with the one that is
 there.  A log-out that came between wins, and what we were given is revoked; a new login wins, and it is not
 (providers tie both to one session); a write that fails is handed to a rescuer that goes on holding the lock.
@@ -47,6 +52,12 @@ would not be mended by yet another (HAZARDS 22)."""
 
 LONGEST_PAUSE = 1.25 * LONGEST_RETRY_AFTER
 """Seconds for which a failure may ask everybody to wait."""
+
+LATE = 5.0
+"""Seconds that may pass between the writing of a marker and the send that it announces; later nothing is sent."""
+
+CLOCK_DIFFERENCE = 5.0
+"""Seconds by which the clocks of two hosts may differ that share a login under leases."""
 
 VERIFY_PAUSE = 0.05
 """Seconds between two looks at the record while waiting for a sibling's newer one."""
@@ -236,9 +247,13 @@ class Write(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Spend this record's refresh token, once.  → `Answered`."""
+    """Spend this record's refresh token, once.  → `Answered`, or `Late`.
+
+    `latest`: POSIX seconds after which nothing may be sent, where a lease is all that is held.
+    """
 
     grant: Grant
+    latest: float | None = None
 
 
 class Release(NamedTuple):
@@ -282,9 +297,10 @@ class Unreadable(NamedTuple):
 
 
 class Locked(NamedTuple):
-    """Whether the lock was had."""
+    """Whether the lock was had, and whether it is a lease, which may end before it is released."""
 
     held: bool
+    lease: bool = False
 
 
 class Waited(NamedTuple):
@@ -314,6 +330,10 @@ class Answered(NamedTuple):
     asked_at: float
 
 
+class Late(NamedTuple):
+    """It was too late to send, and nothing was."""
+
+
 class Released(NamedTuple):
     """The lock is free."""
 
@@ -327,7 +347,18 @@ class Rescuing(NamedTuple):
 
 
 Event: TypeAlias = (
-    Loaded | Unreadable | Locked | Waited | Written | Conflict | NotWritten | Answered | Released | Revoked | Rescuing
+    Loaded
+    | Unreadable
+    | Locked
+    | Waited
+    | Written
+    | Conflict
+    | NotWritten
+    | Answered
+    | Late
+    | Released
+    | Revoked
+    | Rescuing
 )
 
 Phase: TypeAlias = Literal[
@@ -346,6 +377,7 @@ class Refresh:
     owner: str
     nonce: str
     phase: Phase = "look"
+    lease: bool = False
     grant: Grant | None = None  # the record as this caller last wrote it, or what it is about to save
     earlier: Marker | None = None  # of a send before ours, which left it open whether the token is spent
     base: Order | None = None  # the order that the record must still have for that
@@ -354,7 +386,7 @@ class Refresh:
     spent: bool = False  # whether this run has had its one turn (I10)
     verify_until: float = 0.0
     revoking: Secret | None = None
-    then: Literal["look", "use", "raise"] = "look"  # what follows `release` (and `revoke`)
+    then: Literal["look", "use", "raise", "wait"] = "look"  # what follows `release` (and `revoke`)
 
 
 Next: TypeAlias = tuple[Refresh, Action]
@@ -370,28 +402,27 @@ def step(state: Refresh, event: Event, now: float) -> Next:
     match state.phase, event:
         case "look", Loaded(grant):
             return _look(state, grant, now)
-        case "lock", Locked(held=True):
-            return replace(state, phase="recheck"), Load()
+        case "lock", Locked(True, lease):
+            return replace(state, phase="recheck", lease=lease), Load()
         case "lock", Locked():
-            if (token := _still_good(state, now)) is not None:
-                return replace(state, phase="done"), Use(token)
-            if now < state.started:  # a clock that was set back does not prolong the wait by as much
-                state = replace(state, started=now, deadline=now + state.policy.wait_timeout)
-            if now >= state.deadline:
-                return replace(state, phase="done"), Raise(Problem("lock"))
-            return replace(state, phase="wait", meanwhile=None), Wait(state.deadline - now)
+            return _busy(state, now)
         case "wait", Waited():
             return replace(state, phase="look"), Load()
         case "recheck", Loaded(grant) | Conflict(grant):
             return _recheck(state, grant, now)
         case "mark", Written():
-            return replace(state, phase="send", spent=True), Send(_ours(state))
+            marker = _ours(state).marker
+            latest = marker.deadline - state.policy.send_timeout if state.lease and marker else None
+            return replace(state, phase="send", spent=True), Send(_ours(state), latest)
         case "mark", Conflict(current):
             return _recheck(state, current, now)
         case "mark", NotWritten(detail):
             return _unmark(state, Problem("store", detail=detail), now)
         case "send", Answered():
             return _judge(state, event, now)
+        case "send", Late():
+            back = replace(state, phase="settle", grant=_unmarked(state), base=_ours(state).order, spent=False)
+            return back, Write(_ours(back), back.base)
         case "save", Written():
             return _release(replace(state, meanwhile=_earned(state)), "use")
         case "save", Conflict(current):
@@ -425,6 +456,17 @@ def step(state: Refresh, event: Event, now: float) -> Next:
             raise AssertionError(f"{type(event).__name__} cannot follow phase {state.phase}")
 
 
+def _busy(state: Refresh, now: float) -> Next:
+    """Somebody else is at it: the token that is still good, or a bounded wait."""
+    if (token := _still_good(state, now)) is not None:
+        return replace(state, phase="done"), Use(token)
+    if now < state.started:  # a clock that was set back does not prolong the wait by as much
+        state = replace(state, started=now, deadline=now + state.policy.wait_timeout)
+    if now >= state.deadline:
+        return replace(state, phase="done"), Raise(Problem("lock"))
+    return replace(state, phase="wait", meanwhile=None), Wait(state.deadline - now)
+
+
 def _look(state: Refresh, grant: Grant | None, now: float) -> Next:
     verdict = decide(grant, state.want, state.policy, now, locked=False)
     match verdict:
@@ -443,6 +485,8 @@ def _look(state: Refresh, grant: Grant | None, now: float) -> Next:
 
 def _recheck(state: Refresh, grant: Grant | None, now: float) -> Next:
     verdict = decide(grant, state.want, state.policy, now)
+    if state.lease and not isinstance(verdict, Use) and _sender_may_live(grant, now):
+        return _release(replace(state, meanwhile=_still_good(state, now)), "wait")
     match verdict:
         case Use(token):
             return _release(replace(state, meanwhile=token), "use")
@@ -460,6 +504,14 @@ def _recheck(state: Refresh, grant: Grant | None, now: float) -> Next:
             )
             return ahead, Write(spending, ahead.base, reserve=True)
     assert_never(verdict)
+
+
+def _sender_may_live(grant: Grant | None, now: float) -> bool:
+    """Under a lease: whether somebody may be sending this record's refresh token, or be about to save the answer."""
+    marker = grant.marker if grant else None
+    if grant is None or marker is None or grant.renewal == "client_credentials":
+        return False
+    return marker.sent_at - CLOCK_DIFFERENCE <= now < marker.deadline + CLOCK_DIFFERENCE
 
 
 def _spending(grant: Grant | None, state: Refresh, now: float) -> Grant:
@@ -480,7 +532,7 @@ def _spending(grant: Grant | None, state: Refresh, now: float) -> Grant:
         nonce=state.nonce,
         owner=state.owner,
         sent_at=earlier.sent_at if earlier else now,
-        deadline=now + state.policy.send_timeout,
+        deadline=now + LATE + state.policy.send_timeout,
         sends=earlier.sends + 1 if earlier else 1,
     )
     return replace(grant, state="SPENDING", attempt=grant.attempt + 1, marker=marker)
@@ -510,8 +562,12 @@ def _judge(state: Refresh, answered: Answered, now: float) -> Next:
         case Misconfigured(error, detail):
             problem = Problem("misconfigured", detail=detail or error)
             return _settle(spent, problem, "misconfigured", now, marker=state.earlier)
-        case Lost(detail):
-            return _settle(spent, Problem("later", detail=detail), "lost", now, marker=_ours(state).marker)
+        case Lost(detail, gateway):
+            marker = _ours(state).marker
+            if gateway and marker is not None:
+                # An outage must not use up the policy's one repetition: it would end every login that met it twice.
+                marker = replace(marker, sends=marker.sends - 1)
+            return _settle(spent, Problem("later", detail=detail), "lost", now, marker=marker)
     assert_never(reply)
 
 
@@ -572,6 +628,8 @@ def _settle(state: Refresh, problem: Problem, kind: str, now: float, *, marker: 
     `marker` is what remains to be known of sends: ours, if its answer was lost, else that of an earlier one.
     """
     grant = _ours(state)
+    if marker is not None:
+        marker = replace(marker, deadline=0.0)  # nobody is busy with it any more
     earlier = grant.failure
     count = earlier.count + 1 if earlier and earlier.fingerprint == grant.spendable else 1
     longest = 5.0 if kind == "misconfigured" else 60.0  # whoever mends a setting does not want to wait
@@ -626,16 +684,22 @@ def _unmark(state: Refresh, problem: Problem, now: float) -> Next:
     grant = _ours(state)
     token = grant.token_for(state.want.resource, state.want.for_scope)
     usable = None if freshness(token, state.want, state.policy, now) == "EXPIRED" else token
-    unmarked = replace(
-        grant, attempt=grant.attempt + 1, state="SPENDING" if state.earlier else "ACTIVE", marker=state.earlier
-    )
+    unmarked = _unmarked(state)
     back = replace(
         state, phase="settle", grant=unmarked, base=grant.order, meanwhile=usable, problem=problem, spent=True
     )
     return back, Write(unmarked, grant.order)
 
 
-def _release(state: Refresh, then: Literal["look", "use", "raise"]) -> Next:
+def _unmarked(state: Refresh) -> Grant:
+    """The record without our marker: nothing was sent, so all that is known is what was known before."""
+    grant = _ours(state)
+    return replace(
+        grant, attempt=grant.attempt + 1, state="SPENDING" if state.earlier else "ACTIVE", marker=state.earlier
+    )
+
+
+def _release(state: Refresh, then: Literal["look", "use", "raise", "wait"]) -> Next:
     return replace(state, phase="release", then=then), Release()
 
 
@@ -649,6 +713,8 @@ def _after(state: Refresh, now: float) -> Next:
             return done, Use(state.meanwhile)
         case "look" | "use":
             return replace(state, phase="look", revoking=None), Load()
+        case "wait":
+            return _busy(state, now)
         case "raise":
             if token is not None:
                 return done, Use(token)

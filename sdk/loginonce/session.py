@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import sys
 import time
 import weakref
@@ -53,8 +54,8 @@ class _Given(TypedDict, total=False):
     presenter: Presenter | None
 
 
-def presenter_here() -> Presenter:
-    """What shows a sign-in where this program runs."""
+def presenter_here(*, qr: bool = False) -> Presenter:
+    """What shows a sign-in where this program runs; `qr`: on a terminal the address as a QR code too."""
     from .environment import detect
     from .login.text import TextPresenter
 
@@ -63,6 +64,11 @@ def presenter_here() -> Presenter:
         from .notebook import NotebookPresenter
 
         return NotebookPresenter()
+    if here.human and os.environ.get("TERM") not in ("dumb", "unknown"):
+        with suppress(ModuleNotFoundError):  # rich; then plain lines
+            from .terminal import TerminalPresenter
+
+            return TerminalPresenter(browser=here.browser, qr=qr)
     return TextPresenter(sys.stderr, browser=here.browser)
 
 
@@ -293,6 +299,7 @@ class Session(requests.Session):
             password=password,
             tokens=tokens,
             timeout=timeout,
+            start=not wait,
         )
         return sign_in.wait() if wait else sign_in
 

@@ -5,8 +5,8 @@ no parsing.  Everything else goes through `_drive`, which does what `refresh.ste
 
 Threads.  Per process and login there is one `_Gate`.  Whoever passes it goes on in a worker thread of its own,
 which takes the store's lock, spends, saves and ends: a keyboard interrupt ends the caller's wait and nothing
-else (HAZARDS 2).  The worker is no daemon, so a program that ends waits for it, within the send budget.  The
-others wait at the gate, or do not wait at all if their token is still good.
+else (HAZARDS 2).  The worker is no daemon, so a program that ends waits for it, within the send budget, however
+often it is interrupted.  The others wait at the gate, or do not wait at all if their token is still good.
 
 Processes.  A worker that finds the lock taken watches the record, not the lock: one `stat` every few
 milliseconds, and the new token is adopted as soon as it is there.
@@ -265,7 +265,7 @@ class _Run:
             want, source.policy, self._started, owner=process_identity(), nonce=secrets.token_hex(8)
         )
         self._outcome: TokenSet | BaseException | None = None
-        self._over = threading.Event()
+        self.over = threading.Event()
 
     def result(self) -> TokenSet:
         """The token, or what prevents it."""
@@ -301,7 +301,7 @@ class _Run:
         """What the worker brought; None if another one was at the gate before it."""
         try:
             self._start_worker()
-            while not self._over.wait(SLICE):
+            while not self.over.wait(SLICE):
                 pass
         except BaseException:
             self._abandoned = True  # only the wait ends; what has been sent is also saved
@@ -323,9 +323,10 @@ class _Run:
     def _work(self) -> None:
         # The gate is entered and left in here, where no interrupt comes between.
         if not self._gate.enter():
-            self._over.set()
+            self.over.set()
             return
         background = self._machine.meanwhile is not None
+        _under_way.add(self)
         try:
             # Discovery comes before the lock: nothing slow is left to do inside (DESIGN 4, step 1).
             self._unprepared = self._source.provider.prepare(budget=self._source.policy.wait_timeout)
@@ -341,7 +342,8 @@ class _Run:
             if self._hold is not None:
                 self._hold.release()
             self._gate.leave()
-            self._over.set()
+            self.over.set()
+            _under_way.discard(self)
 
     def _drive(self) -> TokenSet:
         """Do what the machine asks for until it is done.  Runs in the worker."""
@@ -369,14 +371,14 @@ class _Run:
                 except StoreError as error:
                     self._trouble = error
                     return refresh.Unreadable(source.memory(), str(error))
-                return refresh.Locked(self._hold is not None)
+                return refresh.Locked(self._hold is not None, self._hold is not None and self._hold.lease)
             case refresh.Wait(seconds):
                 self._watch(seconds)
                 return refresh.Waited()
             case refresh.Write(grant, expected, reserve):
                 return self._write(grant, expected, reserve=reserve)
-            case refresh.Send(grant):
-                return self._send(grant)
+            case refresh.Send(grant, latest):
+                return self._send(grant, latest)
             case refresh.Release():
                 assert self._hold is not None
                 self._hold.release()
@@ -421,11 +423,13 @@ class _Run:
         self._gate.announce()
         return refresh.Written()
 
-    def _send(self, grant: Grant) -> refresh.Event:
+    def _send(self, grant: Grant, latest: float | None) -> refresh.Event:
         asked_at = time.time()
         want = self._machine.want
         if self._unprepared is not None:
             return refresh.Answered(self._unprepared, asked_at)
+        if latest is not None and asked_at > latest:
+            return refresh.Late()
         try:
             reply = self._source.provider.refresh(
                 grant,
@@ -438,6 +442,24 @@ class _Run:
             reply = Lost(f"unforeseen: {type(error).__name__}")
         log.info("renewing %s: %s", self._source.key, type(reply).__name__)
         return refresh.Answered(reply, asked_at)
+
+
+_under_way: set[_Run] = set()
+
+at_fork_in_child(_under_way.clear)
+
+
+def _see_through() -> None:
+    """At the end of the process: a second interrupt has ended the interpreter's own wait for its threads, and
+    would end what they have begun with it (HAZARDS 2).  Each is bounded by its budgets.
+    """
+    for run in list(_under_way):
+        while not run.over.is_set():  # the thread itself cannot be asked: an interrupted `join` takes it for ended
+            with suppress(KeyboardInterrupt):
+                run.over.wait()
+
+
+atexit.register(_see_through)
 
 
 # ── one per process and login ────────────────────────────────────────────────────────────────────────────

@@ -81,7 +81,7 @@ class Transport:
     def _exchange(self, method: str, url: str, form: Form | None, headers: Mapping[str, str], budget: float) -> Answer:
         if not secure(url):
             raise ConfigurationError(f"{url} is neither https nor on this machine: no secret is sent there")
-        watch = _Watch(time.monotonic() + budget)
+        watch = _Watch(budget)
         watchdog = threading.Timer(budget, watch.cut)
         watchdog.daemon = True
         earlier = sys.exception()
@@ -146,9 +146,10 @@ class Transport:
                     body += chunk
                     if len(body) > LARGEST_ANSWER:
                         raise _Unacceptable("the answer is far too large")
-                    if watch.expired:
+                    if watch.expired and response.raw.length_remaining != 0:
                         raise _Unacceptable("the answer took too long")
-                if watch.expired:
+                # One that is all there is good, however late this process came to read it: it may have been stopped.
+                if watch.expired and response.raw.length_remaining != 0:
                     raise _Unacceptable("the answer took too long")
                 return Answer(
                     response.status_code, {name.lower(): text for name, text in response.headers.items()}, body
@@ -191,14 +192,20 @@ class _Unacceptable(ValueError):
 class _Watch:
     """What is known of one exchange: whether its connection ever stood, and when it must be over."""
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    def __init__(self, budget: float) -> None:
+        self.deadline = time.monotonic() + budget
+        self._latest = time.time() + budget
         self.stood = False
         self._handles: list[socket.socket] = []
 
     @property
     def expired(self) -> bool:
         return time.monotonic() >= self.deadline
+
+    @property
+    def overslept(self) -> bool:
+        """Whether it is too late to send; also after a sleep of the machine, for which `monotonic` stands still."""
+        return self.expired or time.time() > self._latest
 
     def hold(self, sock: socket.socket) -> None:
         """Keep a handle of the connection: TLS, or a proxy, will take the socket itself into its own."""
@@ -229,6 +236,8 @@ class _Watching(HTTPConnection):
     def connect(self) -> None:
         super().connect()
         if (watch := _watching.get()) is not None:
+            if watch.overslept:
+                raise _Unacceptable("it took too long to connect")
             watch.stood = True
 
     def _new_conn(self) -> socket.socket:
@@ -237,8 +246,8 @@ class _Watching(HTTPConnection):
             return super()._new_conn()
         failure = OSError("the name has no address")
         try:
-            found = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+            found = _looked_up(self._dns_host, self.port, watch.deadline)
+        except (OSError, UnicodeError, RuntimeError) as error:
             raise NewConnectionError(self, f"the name of {self.host} could not be looked up") from error
         for tried, (family, kind, protocol, _, address) in enumerate(found):
             sock: socket.socket | None = None
@@ -258,6 +267,27 @@ class _Watching(HTTPConnection):
                 watch.hold(sock)
                 return sock
         raise NewConnectionError(self, "no address of it could be connected to") from failure
+
+
+def _looked_up(host: str, port: int | None, deadline: float) -> list[tuple[Any, ...]]:
+    """`getaddrinfo`, until the deadline: the system's resolver has time-outs of its own, and asks each server twice."""
+    found: list[tuple[Any, ...]] = []
+    failures: list[Exception] = []
+
+    def look_up() -> None:
+        try:
+            found.extend(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+        except Exception as error:
+            failures.append(error)
+
+    resolver = threading.Thread(target=look_up, name="loginonce-resolver", daemon=True)
+    resolver.start()
+    resolver.join(max(0.01, deadline - time.monotonic()))
+    if resolver.is_alive():
+        raise TimeoutError("its name was not resolved in time")
+    if failures:
+        raise failures[0]
+    return found
 
 
 class _WatchedTls(_Watching, HTTPSConnection):

@@ -177,9 +177,14 @@ class Unsent(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The request may have been carried out, and the answer is not there or makes no sense."""
+    """The request may have been carried out, and the answer is not there or makes no sense.
+
+    `answered`: something else has answered, such as a gateway or an error page.  Whether the token was spent is as
+    open as before, but the provider is known to be in trouble, and will say in time what became of it.
+    """
 
     detail: str
+    answered: bool = False
 
 
 class Busy(NamedTuple):
@@ -238,7 +243,7 @@ def judge_refresh(answer: Answer, now: float) -> Reply:
     if said is not None and said.error in _NOT_NOW:
         return Busy(what, _retry_after(answer.headers, now))
     if status >= 500 or status == 408:
-        return Lost(what)
+        return Lost(what, answered=True)
     if said is not None and (200 <= status < 300 or status in (400, 401, 403)):
         if said.error in _REFUSALS:
             return Refused(said.error, what)
@@ -251,7 +256,7 @@ def judge_refresh(answer: Answer, now: float) -> Reply:
         return Refused("invalid_grant", what)
     if status in (401, 404, 405, 410):
         return Misconfigured("", what)
-    return Lost(what)  # a redirect, a page of HTML: not a word of OAuth
+    return Lost(what, answered=True)  # a redirect, a page of HTML: not a word of OAuth
 
 
 def judge_token(answer: Answer) -> TokenAnswer:
@@ -596,7 +601,7 @@ def _web_address(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
+    return _one_word(url) and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def secure(url: str) -> bool:
@@ -605,7 +610,13 @@ def secure(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return (parts.scheme == "https" and bool(parts.hostname)) or (parts.scheme == "http" and _loopback(parts.hostname))
+    encrypted = parts.scheme == "https" and bool(parts.hostname)
+    return _one_word(url) and (encrypted or (parts.scheme == "http" and _loopback(parts.hostname)))
+
+
+def _one_word(url: str) -> bool:
+    """Whether an address can be printed as one: `urlsplit` passes over what would move the cursor."""
+    return url.isprintable() and " " not in url
 
 
 def on_this_machine(url: str) -> bool:

@@ -224,6 +224,7 @@ def where(text: str, canaries: Canaries) -> list[str]:
 # ── the canaries themselves ──────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.hazard(39)
 def test_every_kind_of_secret_is_overheard(
     provider: FakeProvider, canaries: Canaries, human: list[Any], web: requests.Session
 ) -> None:
@@ -252,6 +253,7 @@ def test_the_renderer_sees_local_variables(canaries: Canaries) -> None:
 # ── what is shown of objects ─────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.hazard(39)
 def test_no_object_shows_a_secret(lab: Session, provider: FakeProvider, canaries: Canaries) -> None:
     lab.get(provider.api("/runs"))
     grant, source = lab.source.grant(), lab.source
@@ -268,6 +270,7 @@ def test_no_object_shows_a_secret(lab: Session, provider: FakeProvider, canaries
             assert canaries.found_in(show(value)) == set(), type(value)
 
 
+@pytest.mark.hazard(39)
 def test_no_flow_shows_a_secret(lab: Session, provider: FakeProvider, canaries: Canaries) -> None:
     name = lab.source.provider
     flows: list[Any] = [
@@ -315,6 +318,7 @@ def test_a_saved_profile_holds_no_secret(provider: FakeProvider, loginonce_home:
     assert canaries.found_in(path.read_bytes()) == set()
 
 
+@pytest.mark.hazard(39)
 def test_only_the_record_holds_tokens(lab: Session, loginonce_home: Path, canaries: Canaries, old: Session) -> None:
     old.source.token()
     lab.logout()
@@ -443,6 +447,7 @@ def test_a_saved_notebook_holds_no_secret_and_no_code(
 # ── what travels to other processes ──────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.hazard(15, 39)
 def test_a_pickled_session_holds_no_secret(lab: Session, provider: FakeProvider, canaries: Canaries) -> None:
     lab.get(provider.api("/runs"))
     machine = service(provider)
@@ -452,6 +457,7 @@ def test_a_pickled_session_holds_no_secret(lab: Session, provider: FakeProvider,
 
 
 @pytest.mark.parametrize("path", ["/runs", "/never", "/scope", "/stepup", "/open"])
+@pytest.mark.hazard(15, 39)
 def test_a_pickled_answer_of_an_api_holds_no_token(
     lab: Session, provider: FakeProvider, canaries: Canaries, path: str
 ) -> None:
@@ -533,6 +539,7 @@ def test_no_pickle_of_a_stored_login_exists(lab: Session) -> None:
         ),
     ],
 )  # fmt: skip
+@pytest.mark.hazard(39)
 def test_a_renewal_that_fails_shows_no_secret(
     old: Session, provider: FakeProvider, canaries: Canaries, fault: Fault, kind: type
 ) -> None:
@@ -790,6 +797,7 @@ def of_the_client(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if "process_request_thread" not in (record.threadName or "")]
 
 
+@pytest.mark.hazard(39)
 def test_no_log_at_any_level_holds_a_secret(
     provider: FakeProvider, canaries: Canaries, human: list[Any], caplog: pytest.LogCaptureFixture, loginonce_home: Path
 ) -> None:
@@ -850,10 +858,15 @@ def test_a_request_that_failed_in_an_unforeseen_way_is_logged_without_secrets(
 def test_a_renewal_in_the_background_that_fails_is_logged_without_secrets(
     provider: FakeProvider, canaries: Canaries, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = MemoryStore()
-    lab = session(provider, store=store, policy=Policy(window=1000))
-    lab.login(tokens=issued(provider, canaries, expires_in=1))
-    time.sleep(0.92)
+    def near_its_end(grant: Grant | None) -> Grant:
+        assert grant is not None
+        now = time.time()
+        tokens = tuple(replace(token, received_at=now - 300, expires_at=now + 20) for token in grant.tokens)
+        return replace(grant, attempt=grant.attempt + 1, tokens=tokens)
+
+    lab = session(provider, store=MemoryStore())
+    lab.login(tokens=issued(provider, canaries))
+    lab.source.change(near_its_end)
     caplog.set_level(logging.DEBUG)
     provider.faults.add(Fault.drop_after())
     lab.source.token()

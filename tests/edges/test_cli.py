@@ -17,9 +17,9 @@ import pytest
 
 import loginonce
 from loginonce.cli import commands
-from loginonce.cli.text import duration, moment, plain
 from loginonce.model import Marker
 from loginonce.testing import FakeProvider, Fault
+from loginonce.text import duration, moment, plain
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-W", "error", "-m", "loginonce.cli"]

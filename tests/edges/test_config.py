@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from loginonce.config import Settings, add_profile, open_store, profiles, settings
-from loginonce.errors import ConfigurationError
-from loginonce.model import Secret
+from loginonce.errors import ConfigurationError, StoreError
+from loginonce.model import GrantKey, Secret
 from loginonce.refresh import Policy
 
 ISSUER = "https://id.example.org/realms/lab"
+KEY = GrantKey(ISSUER, "notebook")
 
 
 @pytest.fixture(autouse=True)
@@ -212,6 +213,7 @@ def test_a_new_file_is_for_its_owner_alone(lab: Settings, file: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+@pytest.mark.hazard(20)
 def test_a_file_that_is_a_link_stays_one(file: Path, tmp_path: Path) -> None:
     (tmp_path / "dotfiles.toml").touch()
     file.symlink_to(tmp_path / "dotfiles.toml")
@@ -257,6 +259,21 @@ def test_a_store_in_a_folder_is_the_same_wherever_a_program_starts(tmp_path: Pat
 def test_an_unknown_store_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="not a store that is known here"):
         open_store(address)
+
+
+def test_the_lock_of_a_folder_is_chosen_in_its_address(tmp_path: Path) -> None:
+    assert open_store(f"file:{tmp_path}/x?lock=strict").location(KEY) == open_store(f"file:{tmp_path}/x").location(KEY)
+    hold = open_store(f"file:{tmp_path}/x?lock=strict").try_lock(KEY)
+    assert hold is not None
+    hold.release()
+    with pytest.raises(StoreError, match=r"kept with lock=strict.*lock=flock"):
+        open_store(f"file:{tmp_path}/x?lock=flock").try_lock(KEY)
+
+
+@pytest.mark.parametrize("setting", ["lock=none", "lock=", "strict", "lock=strict&x=1"])
+def test_a_setting_of_a_folder_that_means_nothing_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigurationError, match="there are lock=flock, lock=strict"):
+        open_store(f"file:/srv/logins?{setting}")
 
 
 def test_a_profile_is_saved_also_where_the_file_system_has_no_locks(

@@ -769,6 +769,7 @@ def test_userinfo_that_is_not_of_this_person_is_not_used_and_stops_nothing(
     assert (account.subject, account.name) == ("ada", "")
 
 
+@pytest.mark.hazard(35)
 def test_less_scope_than_was_asked_for_is_told(
     fake_provider: FakeProvider, open_session: Open, meet: Meet, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -879,6 +880,7 @@ def test_without_anybody_there_the_command_to_run_is_named(
 
 
 @pytest.mark.parametrize("flow", ["browser", "device"])
+@pytest.mark.hazard(31)
 def test_a_prompt_ends_when_the_login_appears_from_elsewhere(
     fake_provider: FakeProvider, lab: loginonce.Session, open_session: Open, meet: Meet, flow: str
 ) -> None:
@@ -889,6 +891,7 @@ def test_a_prompt_ends_when_the_login_appears_from_elsewhere(
     assert human.dismissed
 
 
+@pytest.mark.hazard(31)
 def test_a_forced_prompt_ends_too_but_not_for_the_login_that_was_there(
     fake_provider: FakeProvider, lab: loginonce.Session, open_session: Open, meet: Meet
 ) -> None:
@@ -900,6 +903,7 @@ def test_a_forced_prompt_ends_too_but_not_for_the_login_that_was_there(
     assert lab.login(flow="browser", force=True).subject == "grace"
 
 
+@pytest.mark.hazard(31)
 def test_a_paste_prompt_ends_when_the_login_appears_from_elsewhere(
     fake_provider: FakeProvider, lab: loginonce.Session, open_session: Open, meet: Meet, paste: Paste
 ) -> None:
@@ -966,7 +970,7 @@ def test_an_interrupt_cancels_at_once(fake_provider: FakeProvider, loginonce_hom
         program.send_signal(signal.SIGINT)
         out, rest = program.communicate(timeout=10)
     assert time.monotonic() - began < 1.5
-    assert (out, rest, program.returncode) == ("cancelled\n", "", 0)
+    assert (out, rest, program.returncode) == ("cancelled\n", "Not signed in: the sign-in was cancelled\n", 0)
 
 
 def test_a_prompt_that_cannot_be_shown_leaves_no_port_open(

@@ -197,6 +197,7 @@ def test_a_token_near_its_end_is_renewed_while_it_is_still_used(
     assert [event.fingerprint == old for event in fake_provider.log if event.kind == "api"] == [True, False]
 
 
+@pytest.mark.hazard(29)
 def test_a_failed_early_renewal_leaves_the_good_token_in_use(
     fake_provider: FakeProvider, lab: loginonce.Session, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -225,6 +226,7 @@ def test_a_refused_token_is_renewed_and_the_call_sent_again(
     assert fake_provider.stats == Stats(token_requests=1, refreshes=1, api_calls=2, api_401=1)
 
 
+@pytest.mark.hazard(22)
 def test_a_second_401_is_returned_and_not_answered_again(fake_provider: FakeProvider, lab: loginonce.Session) -> None:
     age(lab)
     answer = lab.get(fake_provider.api("/never"))
@@ -233,6 +235,7 @@ def test_a_second_401_is_returned_and_not_answered_again(fake_provider: FakeProv
     assert fake_provider.stats == Stats(token_requests=1, refreshes=1, api_calls=2, api_401=2)
 
 
+@pytest.mark.hazard(22)
 def test_a_token_received_a_moment_ago_is_not_renewed_for_a_401(
     fake_provider: FakeProvider, lab: loginonce.Session
 ) -> None:
@@ -241,6 +244,7 @@ def test_a_token_received_a_moment_ago_is_not_renewed_for_a_401(
     assert fake_provider.stats == Stats(api_calls=3, api_401=3)
 
 
+@pytest.mark.hazard(23)
 def test_a_newer_token_of_somebody_else_answers_a_401_without_a_refresh(
     fake_provider: FakeProvider, lab: loginonce.Session, open_session: Open
 ) -> None:
@@ -256,6 +260,7 @@ def test_a_newer_token_of_somebody_else_answers_a_401_without_a_refresh(
 
 
 @pytest.mark.parametrize(("path", "status"), [("/scope", 403), ("/stepup", 401)])
+@pytest.mark.hazard(22)
 def test_what_asks_for_another_sign_in_is_not_answered_by_a_refresh(
     fake_provider: FakeProvider, lab: loginonce.Session, path: str, status: int
 ) -> None:
@@ -287,6 +292,7 @@ def test_a_401_with_an_odd_challenge_or_none_is_answered_by_a_refresh(
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(27, 32)
 def test_a_provider_that_is_away_is_a_transport_error_with_a_time_to_come_back(
     fake_provider: FakeProvider, lab: loginonce.Session
 ) -> None:
@@ -329,6 +335,7 @@ BODIES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "kind",
     [kind if kind == "bytearray" else kind for kind in BODIES],
 )
+@pytest.mark.hazard(24)
 def test_a_body_is_sent_again_as_it_was(
     elsewhere: Elsewhere, lab: loginonce.Session, kind: str, tmp_path: Path
 ) -> None:
@@ -357,6 +364,7 @@ def test_the_api_gets_the_body_that_was_meant(
     assert fake_provider.stats.api_401 == 1
 
 
+@pytest.mark.hazard(24)
 def test_a_generator_is_not_sent_again_and_the_refresh_happens(
     fake_provider: FakeProvider, refused: loginonce.Session
 ) -> None:
@@ -379,6 +387,7 @@ class _Unknowable(io.BytesIO):
 
 
 @pytest.mark.parametrize("kind", [_Unrewindable, _Unknowable])
+@pytest.mark.hazard(24)
 def test_a_stream_that_cannot_be_rewound_is_not_sent_again(
     elsewhere: Elsewhere, fake_provider: FakeProvider, lab: loginonce.Session, kind: type[io.BytesIO]
 ) -> None:
@@ -561,6 +570,7 @@ def test_one_prepared_request_can_be_sent_by_two_threads_at_once(lab: loginonce.
 # ── where the token goes ─────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.hazard(39)
 def test_the_token_is_not_left_on_what_a_program_keeps(fake_provider: FakeProvider, refused: loginonce.Session) -> None:
     answer = refused.get(fake_provider.api("/redirect"), params={"to": fake_provider.api("/runs")})
     assert answer.json()["path"] == "/api/runs"
@@ -577,6 +587,7 @@ def test_a_redirect_to_the_same_origin_keeps_the_token(fake_provider: FakeProvid
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.hazard(25)
 def test_a_redirect_to_another_origin_never_takes_the_token_along(
     fake_provider: FakeProvider, elsewhere: Elsewhere, lab: loginonce.Session, status: int
 ) -> None:
@@ -585,6 +596,7 @@ def test_a_redirect_to_another_origin_never_takes_the_token_along(
     assert elsewhere.authorizations == [None]
 
 
+@pytest.mark.hazard(25)
 def test_a_redirect_never_gives_the_token_to_another_provider(
     fake_provider: FakeProvider, fake_provider_factory: Factory, lab: loginonce.Session
 ) -> None:
@@ -665,6 +677,7 @@ def test_https_and_this_machine_may_have_the_token(lab: loginonce.Session, url: 
     assert adapter.seen == [(url, f"Bearer {token_of(lab)}")]
 
 
+@pytest.mark.hazard(25)
 def test_a_redirect_from_https_to_http_loses_the_token_even_to_a_named_origin(open_session: Open, lab: Any) -> None:
     session = open_session(origins=["http://api.example.org"])
     session.mount("https://", first := Recorded(302, headers={"Location": "http://api.example.org/y"}))
@@ -681,6 +694,7 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("netrc")
+@pytest.mark.hazard(25)
 def test_netrc_never_replaces_the_token(
     fake_provider: FakeProvider, elsewhere: Elsewhere, refused: loginonce.Session
 ) -> None:
@@ -693,6 +707,7 @@ def test_netrc_never_replaces_the_token(
 
 
 @pytest.mark.usefixtures("netrc")
+@pytest.mark.hazard(4, 25)
 def test_netrc_stays_out_of_what_is_said_to_the_provider(fake_provider: FakeProvider, lab: loginonce.Session) -> None:
     age(lab, ends_in=-1)
     assert lab.get(fake_provider.api("/runs")).status_code == 200
@@ -737,6 +752,7 @@ def test_plain_requests_can_use_the_login_and_renew_it(
     assert fake_provider.stats == Stats(token_requests=1, refreshes=1, api_calls=2, api_401=1)
 
 
+@pytest.mark.hazard(25)
 def test_plain_requests_do_not_give_the_token_to_another_origin(
     fake_provider: FakeProvider, elsewhere: Elsewhere, lab: loginonce.Session
 ) -> None:
@@ -1031,6 +1047,7 @@ def test_a_mock_can_refuse_once(fake_provider: FakeProvider, lab: loginonce.Sess
 # ── pickles, copies, other processes ─────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.hazard(15)
 def test_a_pickled_session_is_the_same_session(fake_provider: FakeProvider, lab: loginonce.Session) -> None:
     lab.headers["X-One"] = "1"
     lab.cookies.set("own", "2")
@@ -1076,6 +1093,7 @@ def test_an_answer_can_be_pickled_as_with_requests(fake_provider: FakeProvider, 
     assert pickle.loads(data).json() == answer.json()
 
 
+@pytest.mark.hazard(15)
 def test_a_spawned_process_gets_a_session_and_uses_it(fake_provider: FakeProvider, lab: loginonce.Session) -> None:
     program = (
         "import pickle, sys\n"
@@ -1096,6 +1114,7 @@ def test_a_spawned_process_gets_a_session_and_uses_it(fake_provider: FakeProvide
     assert fake_provider.stats.token_requests == 0
 
 
+@pytest.mark.hazard(13)
 def test_a_forked_child_speaks_on_connections_of_its_own(fake_provider: FakeProvider, lab: loginonce.Session) -> None:
     program = """
 import os, socket, sys
@@ -1227,6 +1246,7 @@ def test_a_login_elsewhere_revives_a_session(
     assert lab.account.subject == "grace"
 
 
+@pytest.mark.hazard(28)
 def test_an_ended_login_is_asked_about_once(fake_provider: FakeProvider, open_session: Open) -> None:
     session = open_session(policy=Policy(refusal_wait=0.05))
     session.login(tokens=fake_provider.issue())
@@ -1293,6 +1313,7 @@ def test_a_session_that_asks_for_less_scope_shares_the_login(fake_provider: Fake
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(36)
 def test_accounts_are_kept_apart(fake_provider: FakeProvider, open_session: Open) -> None:
     for name in ("ada", "grace"):
         open_session(account=name).login(tokens=fake_provider.issue(name))
@@ -1413,6 +1434,7 @@ def damaged(lab: loginonce.Session, loginonce_home: Path) -> None:
 
 
 @pytest.mark.usefixtures("damaged")
+@pytest.mark.hazard(19)
 def test_a_damaged_record_is_told_of_once_and_a_login_mends_it(fake_provider: FakeProvider, open_session: Open) -> None:
     session = open_session()
     with pytest.raises(loginonce.CorruptStore, match="sign in again"):

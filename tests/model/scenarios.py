@@ -17,13 +17,14 @@ from world import (
     REMOVED,
     RESTORED,
     ROGUE,
+    RUN_OUT,
     UNREADABLE,
     Behaviour,
     Scenario,
 )
 
 from loginonce.refresh import Policy
-from loginonce.wire import Busy, Misconfigured, Unsent
+from loginonce.wire import Busy, Lost, Misconfigured, Unsent
 
 PROVIDERS = {
     "a strict provider": Behaviour(),
@@ -40,6 +41,9 @@ STALE = (-100.0, 0.0, 5.0, 15.0)
 """Seconds from the end of the first token: STALE, EXPIRED, beyond a pause or a verification, beyond a grace."""
 
 SHORT = (0.0, 5.0)
+
+LEASE = (0.0, 6.0, 31.0, 66.0)
+"""Later than a send may begin, later than its end is waited for by others, and the same once more."""
 
 
 def policy_for(provider: Behaviour, policy: Policy) -> Policy:
@@ -62,6 +66,7 @@ def _crash_and_loss() -> list[Scenario]:
 
 SIBLINGS = PROVIDERS["a grace with siblings"]
 DECLINES = (Unsent("no route"), Busy("429", 3.0), Busy("503", None), Misconfigured("invalid_client", ""))
+GATEWAY = (Lost("502", answered=True),)
 
 SCENARIOS = [
     Scenario("an API refuses", times=(-1800.0, -1795.0, 0.0), rejecting=True, accidents=((LOST, 1),)),
@@ -76,6 +81,10 @@ SCENARIOS = [
     Scenario("a token near its end, policy login", times=STALE, policy=LOGIN_AGAIN, accidents=((CRASH, 1), (LOST, 1))),
     Scenario("two resources", resources=("", "x"), times=SHORT, accidents=((CRASH, 1), (LOST, 1))),
     Scenario("the provider declines", declines=DECLINES, accidents=((CRASH, 1), (DECLINED, 1))),
+    Scenario("a gateway answers", times=(*SHORT, 15.0), declines=GATEWAY, accidents=((DECLINED, 3), (AGAIN, 2))),
+    Scenario(
+        "a gateway answers, and a loss", times=SHORT, declines=GATEWAY, accidents=((DECLINED, 2), (LOST, 1), (AGAIN, 2))
+    ),
     Scenario(
         "the provider declines after a loss, and the interval ends",
         provider=SIBLINGS,
@@ -107,6 +116,29 @@ SCENARIOS = [
     Scenario("an older copy is put back while a write fails", times=SHORT, accidents=((RESTORED, 1), (NOT_WRITTEN, 1))),
     Scenario("the record is removed", times=SHORT, accidents=((REMOVED, 1), (NOT_WRITTEN, 1), (LOGIN, 1))),
     Scenario("the answer is somebody else's", times=SHORT, accidents=((OTHER_PERSON, 1), (LOGIN, 1), (NOT_WRITTEN, 1))),
+    Scenario("a lease", lease=True, times=LEASE[::2], accidents=((CRASH, 1), (LOST, 1))),
+    Scenario("a lease that runs out", lease=True, times=LEASE[:3], accidents=((RUN_OUT, 1),)),
+    Scenario(
+        "a lease that runs out, policy login",
+        lease=True,
+        policy=LOGIN_AGAIN,
+        times=LEASE[::2],
+        accidents=((RUN_OUT, 1), (LOST, 1)),
+    ),
+    Scenario(
+        "a lease that runs out, siblings",
+        lease=True,
+        provider=SIBLINGS,
+        policy=policy_for(SIBLINGS, RETRY),
+        times=LEASE[::2],
+        accidents=((RUN_OUT, 1), (LOST, 1)),
+    ),
+    Scenario(
+        "a lease runs out near the end of a token", lease=True, times=(-100.0, 0.0, 31.0), accidents=((RUN_OUT, 2),)
+    ),
+    Scenario(
+        "a lease, log-in and log-out", lease=True, times=LEASE[::2], accidents=((RUN_OUT, 1), (LOGIN, 1), (LOGOUT, 1))
+    ),
     Scenario("three processes and a log-in", processes=3, times=SHORT, accidents=((LOGIN, 1),)),
     Scenario("three processes and a lockless program", processes=3, times=SHORT, accidents=((ROGUE, 1),)),
 ]
@@ -171,5 +203,20 @@ LARGE = [
     ),
     Scenario("three processes near the end of a token", processes=3, times=STALE, accidents=((CRASH, 1), (LOST, 1))),
     Scenario("three processes, a log-in and a crash", processes=3, times=SHORT, accidents=((LOGIN, 1), (CRASH, 1))),
+    Scenario("a lease and a crash, at length", lease=True, times=LEASE, accidents=((RUN_OUT, 1), (CRASH, 1))),
+    Scenario("a lease and a loss, at length", lease=True, times=LEASE, accidents=((RUN_OUT, 1), (LOST, 1))),
+    Scenario(
+        "two leases run out, a crash and a loss",
+        lease=True,
+        times=LEASE,
+        accidents=((RUN_OUT, 2), (CRASH, 1), (LOST, 1)),
+    ),
+    Scenario(
+        "three processes and a lease that runs out",
+        processes=3,
+        lease=True,
+        times=LEASE[::2],
+        accidents=((RUN_OUT, 1), (CRASH, 1)),
+    ),
     Scenario("three processes and failing writes", processes=3, times=SHORT, accidents=((NOT_WRITTEN, 1), (CRASH, 1))),
 ]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import variants
 from explorer import Report, explore
-from scenarios import LARGE, LOGIN_AGAIN, SCENARIOS, SHORT, STALE
+from scenarios import LARGE, LEASE, LOGIN_AGAIN, SCENARIOS, SHORT, STALE
 from world import (
     CRASH,
     ENDED,
@@ -20,6 +20,7 @@ from world import (
     LOST,
     NOT_WRITTEN,
     ROGUE,
+    RUN_OUT,
     Accident,
     Behaviour,
     Real,
@@ -75,6 +76,8 @@ EXPECTED = [
     (variants.BlindVerdict, "I5", {ENDED: 1, LOGIN: 1}),
     (variants.OpenOnFailure, "I11", {}),
     (variants.LockThatDoesNotExclude, "I2", {}),
+    (variants.LateSender, "I2", {RUN_OUT: 1}),
+    (variants.LeaseTakenForALock, "I2", {RUN_OUT: 1}),
     (variants.LockThatOutlivesItsOwner, "I7", {CRASH: 1}),
     (variants.HiddenRetry, "I10", {LOST: 1}),
     (variants.RevokesForALogin, "I4", {LOGIN: 1}),
@@ -102,8 +105,9 @@ def test_the_exploration_notices_that(
 
 def _world_for(accidents: dict[Accident, int]) -> Scenario:
     """A small world with these accidents, a token near its end to begin with, and successors that soon end."""
-    provider, times = Behaviour(life=8.0), (*STALE[:3], 60.0)
-    return Scenario("to be broken", provider=provider, times=times, accidents=tuple(accidents.items()))
+    lease = RUN_OUT in accidents
+    provider, times = Behaviour(life=8.0), LEASE if lease else (*STALE[:3], 60.0)
+    return Scenario("to be broken", provider=provider, times=times, accidents=tuple(accidents.items()), lease=lease)
 
 
 def test_the_comparison_makes_up_for_a_missing_second_look(reports: list[Report]) -> None:

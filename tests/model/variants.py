@@ -102,6 +102,24 @@ class LockThatDoesNotExclude(Real):
         return True, True
 
 
+class LateSender(Real):
+    """What was written ahead is sent however late, although others have taken its writer for dead (HAZARDS 12)."""
+
+    name = "a late send under a lease that has ended"
+
+    def is_late(self, latest: float, now: float) -> bool:
+        return False
+
+
+class LeaseTakenForALock(Real):
+    """Whoever has the lease believes that its last holder is dead (HAZARDS 12)."""
+
+    name = "a lease that is taken for a lock"
+
+    def step(self, machine: refresh.Refresh, event: refresh.Event, now: float) -> refresh.Next:
+        return super().step(machine, event._replace(lease=False) if isinstance(event, refresh.Locked) else event, now)
+
+
 class LockThatOutlivesItsOwner(Real):
     """A file whose presence is the lock: nobody frees it when its owner dies (HAZARDS 17)."""
 

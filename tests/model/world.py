@@ -57,10 +57,11 @@ class Accident(IntEnum):
     RESTORED = 11  # an older copy of the record is put back
     REMOVED = 12  # the record is gone
     OTHER_PERSON = 13  # the provider answers for somebody else
+    RUN_OUT = 14  # a lease ends, and its holder does not know
 
 
 NONE, CRASH, LOST, DECLINED, NOT_WRITTEN, UNREADABLE, AGAIN = list(Accident)[:7]
-LOGIN, LOGOUT, ENDED, ROGUE, RESTORED, REMOVED, OTHER_PERSON = list(Accident)[7:]
+LOGIN, LOGOUT, ENDED, ROGUE, RESTORED, REMOVED, OTHER_PERSON, RUN_OUT = list(Accident)[7:]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Scenario:
     service: bool = False  # client_credentials, with no record at first
     declines: tuple[Reply, ...] = (Unsent("no route"),)
     unsure_writes: bool = False  # a write that is reported as failed may have happened
+    lease: bool = False  # the lock is one
     symmetric: bool = True
 
     def budget(self, accident: Accident) -> int:
@@ -199,6 +201,7 @@ class Local(NamedTuple):
     stage: Literal["fresh", "run", "over", "rescue"] = "fresh"
     node: int = -1  # (Refresh, Action)
     holds: bool = False
+    ran_out: bool = False  # it believes to hold a lease, which has ended
     arriving: Reply | None = None  # the provider has answered, and the answer is on its way
     sending: int = -1  # the refresh token that is under way
     asked: int = -1  # tick
@@ -220,8 +223,8 @@ Excuse = Literal[
     "ended",  # or the login has ended
     "ended or unwritten",  # or the store failed
     "anything",  # anything but a crash or a sign-in
-    "nobody renews",  # no other process holds the lock, having marked the record
-    "held",  # a living process holds the lock
+    "nobody renews",  # no other process holds the lock, having marked the record; or a lease has run out
+    "held",  # a living process holds the lock, or its lease has run out
     "rogue idle",  # no lockless program is between spending and writing
 ]
 
@@ -290,6 +293,10 @@ class Real:
     def commit(self, machine: refresh.Refresh, stored: Grant | None, write: refresh.Write) -> str:
         """Whether a Write is `written`, a `conflict`, or only `pretended`."""
         return "written" if (stored.order if stored else None) == write.expected else "conflict"
+
+    def is_late(self, latest: float, now: float) -> bool:
+        """Whether it is too late to send what was written ahead."""
+        return now > latest
 
     def spend(self, grant: Grant, looked: Grant | None) -> str:
         """The refresh token that is sent."""
@@ -375,7 +382,7 @@ class World:
             self.sending.append(local.sending)
             self._asked.append(local.asked if local.arriving is not None else -1)
             action = self.nodes[local.node][1] if local.stage == "run" else None
-            self.watches.append(local.holds and isinstance(action, refresh.Wait))
+            self.watches.append((local.holds or self.scenario.lease) and isinstance(action, refresh.Wait))
             self._minds_lock.append(isinstance(action, refresh.TryLock))
             self._minds_provider.append(isinstance(action, refresh.Send | refresh.Revoke) or local.stage == "rescue")
             self._minds_record.append(
@@ -403,12 +410,13 @@ class World:
     def _blame_of(self, around: Around) -> int:
         """Bits, one for each excuse in `Claim` that depends on what has happened so far."""
         used = {a for a in Accident if around.left[a] < self.scenario.budget(a)}
-        doubtful = used & {CRASH, LOST, ROGUE, RESTORED, REMOVED, OTHER_PERSON}
+        doubtful = used & {CRASH, LOST, ROGUE, RESTORED, REMOVED, OTHER_PERSON, RUN_OUT}
         bits = 1 * bool(used & {RESTORED, REMOVED})
         bits |= 2 * bool(doubtful | used & {ENDED, LOGOUT})
         bits |= 4 * bool(used & {NOT_WRITTEN, UNREADABLE})
         bits |= 8 * bool(used - {AGAIN, CRASH, LOGIN})
-        return bits | 16 * bool(doubtful)
+        bits |= 16 * bool(doubtful)
+        return bits | 32 * bool(used & {RUN_OUT})
 
     def broken(self, claims: Iterable[Claim], state: State, actor: int) -> list[Claim]:
         """Those of the claims that nothing excuses."""
@@ -429,9 +437,11 @@ class World:
                 case "anything":
                     excused = bool(blame & 8)
                 case "nobody renews":
-                    excused = bool(blame & 1) or not self._renewed_by_another(state, actor)
+                    excused = bool(blame & 33) or not self._renewed_by_another(state, actor)
                 case "held":
-                    excused = any(self.holds[p] and self.locals[p].stage != "over" for p in state[4:])
+                    excused = bool(blame & 32) or any(
+                        self.holds[p] and self.locals[p].stage != "over" for p in state[4:]
+                    )
                 case "rogue idle":
                     excused = not self._rogue_has_the_successor(state)
             if not excused:
@@ -569,10 +579,12 @@ class World:
                 return
             case "rescue":
                 yield self._killed(local, record, provider)
+                yield from self._runs_out(local, record, provider)
                 yield self._rescued(local, record, provider)
                 return
         machine, action = self.nodes[local.node]
         yield self._killed(local, record, provider)
+        yield from self._runs_out(local, record, provider)
         match action:
             case refresh.Load():
                 found = self.variant.read(machine, local, record)
@@ -587,7 +599,8 @@ class World:
                 said, held = self.variant.lock(free=free)
                 label = "takes the lock" if said else "finds the lock taken"
                 after = local._replace(holds=held)
-                yield self._went(after, refresh.Locked(said), ("locked", said), tick, label, NONE, record)
+                event = refresh.Locked(said, self.scenario.lease)
+                yield self._went(after, event, ("locked", said), tick, label, NONE, record)
                 yield self._unreadable(local, tick, "cannot try the lock", record)
             case refresh.Wait(seconds):
                 claims = self._waiting(local, machine, seconds, tick)
@@ -603,10 +616,10 @@ class World:
                 )
             case refresh.Write():
                 yield from self._writes(local, machine, action, record, tick)
-            case refresh.Send(grant):
-                yield from self._sends(local, machine, grant, record, provider, tick)
+            case refresh.Send(grant, latest):
+                yield from self._sends(local, machine, grant, latest, record, provider, tick)
             case refresh.Release():
-                after = local._replace(holds=False)
+                after = local._replace(holds=False, ran_out=False)
                 yield self._went(after, refresh.Released(), "released", tick, "releases the lock", NONE, record)
             case refresh.Revoke(token):
                 yield self._revokes(local, token, record, provider, tick)
@@ -643,6 +656,11 @@ class World:
         if self.variant.lock_outlives_owner and local.holds:
             left = self._local_id(Local("over", holds=True))
         return Move("is killed", CRASH, left, record, provider)
+
+    def _runs_out(self, local: Local, record: int, provider: int) -> Iterable[Move]:
+        if self.scenario.lease and local.holds:
+            after = self._local_id(local._replace(holds=False, ran_out=True))
+            yield Move("is held up, and its lease runs out", RUN_OUT, after, record, provider)
 
     def _noted(self, local: Local, record: int) -> Local:
         if not self._keeps_memory:
@@ -765,14 +783,21 @@ class World:
             claims.append(Claim("I9", f"a log-out is undone: {change}"))
         if old is not None and old.state == "DEAD" and (new.state != "ACTIVE" or new.epoch <= old.epoch):
             claims.append(Claim("I9", f"a dead login is touched within its epoch: {change}"))
-        if not local.holds:
+        if not (local.holds or local.ran_out):
             claims.append(Claim("I11", f"written without the lock: {change}"))
         return tuple(claims)
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _sends(
-        self, local: Local, machine: refresh.Refresh, grant: Grant, record: int, provider: int, tick: int
+        self,
+        local: Local,
+        machine: refresh.Refresh,
+        grant: Grant,
+        latest: float | None,
+        record: int,
+        provider: int,
+        tick: int,
     ) -> Iterable[Move]:
         how, known = self.scenario.provider, self.providers[provider]
         if local.arriving is not None:
@@ -780,6 +805,15 @@ class World:
                 local, local.arriving, record, tick, f"hears the answer: {_short(local.arriving)}", NONE
             )
             yield self._answered(local, Lost("reset"), record, tick, "loses the answer", LOST)
+            if not self.scenario.service:
+                # What a gateway answers for does not count as a send (`Lost`), so it does not count here either.
+                token = known.tokens[local.sending]
+                forgiven = self._provider_id(with_token(known, local.sending, token._replace(sends=token.sends - 1)))
+                gateway = Lost("502", answered=True)
+                yield self._answered(local, gateway, record, tick, "hears a gateway", LOST, provider=forgiven)
+            return
+        if latest is not None and self.variant.is_late(latest, self.now[tick]):
+            yield self._went(local, refresh.Late(), "late", tick, "is too late to send", NONE, record)
             return
         looked = self.grants[local.looked] if local.looked >= 0 else None
         token = "r0" if self.scenario.service else self.variant.spend(grant, looked)
@@ -828,7 +862,7 @@ class World:
     def _before_send(
         self, local: Local, machine: refresh.Refresh, grant: Grant, token: str, tick: int
     ) -> Iterable[Claim]:
-        if not local.holds:
+        if not (local.holds or local.ran_out):
             yield Claim("I11", f"{token} is sent without the lock")
         if local.durable < 0 or self.grants[local.durable] != grant:
             yield Claim("I1", f"{token} is sent without a durable marker")
@@ -845,7 +879,7 @@ class World:
         if token.sends == 0 or not self.scenario.provider.rotates:
             return
         policy = self.scenario.policy
-        decided = grant.marker.deadline - policy.send_timeout if grant.marker else self.now[tick]
+        decided = grant.marker.deadline - policy.send_timeout - refresh.LATE if grant.marker else self.now[tick]
         spent = self.now[token.spent] if token.spent >= 0 else decided
         if decided - spent < policy.reuse_interval and token.sends < policy.sends_inside_interval:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +14,8 @@ from crowd import Crowd, Launcher
 
 import loginonce
 from loginonce.testing import FakeProvider
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))  # where `contract` is
 
 Gather = Callable[..., Crowd]
 

@@ -48,12 +48,18 @@ class Member:
     def kill(self) -> None:
         """SIGKILL, at whatever it is doing; over when the process is."""
         with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            self.send(signal.SIGKILL)
         assert self.ended(PATIENCE)
 
-    def kill_and_close(self) -> None:
-        self.kill()
+    def send(self, sign: signal.Signals) -> None:
+        """Send it a signal."""
+        signal.pidfd_send_signal(self._handle, sign)
+
+    def end_by(self, sign: signal.Signals) -> None:
+        """Send it that signal, and see it end: of an interrupt only its command does, so it is dismissed then."""
+        self.send(sign)
         self.dismiss()
+        assert self.ended(PATIENCE)
         self.close()
 
     @contextmanager
@@ -69,11 +75,11 @@ class Member:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """SIGSTOP, as a laptop that sleeps or a debugger does, until the block ends."""
-        signal.pidfd_send_signal(self._handle, signal.SIGSTOP)
+        self.send(signal.SIGSTOP)
         try:
             yield
         finally:
-            signal.pidfd_send_signal(self._handle, signal.SIGCONT)
+            self.send(signal.SIGCONT)
 
     def ended(self, seconds: float) -> bool:
         """Whether the process is gone, or is within so many seconds."""

@@ -8,6 +8,7 @@ The launcher imports everything once and has one thread, so that a forked member
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -15,11 +16,13 @@ import socket
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import filelock  # noqa: F401 - loaded here once, and not in each member when it first needs it
+import points
+import workers
 
 import loginonce
 
@@ -29,6 +32,7 @@ class Member:
 
     def __init__(self, session: loginonce.Session | None = None) -> None:
         self._session = session
+        self._begun: Future[dict[str, Any]] = Future()
 
     def serve(self, wire: socket.socket) -> None:
         with suppress(ConnectionError), wire, wire.makefile("r") as lines:  # a test that failed may just hang up
@@ -37,7 +41,7 @@ class Member:
                 command = json.loads(line)
                 try:
                     answer = getattr(self, "do_" + command.pop("do"))(**command)
-                except Exception as error:
+                except (Exception, KeyboardInterrupt) as error:
                     answer = _told(error)
                 wire.sendall(json.dumps(answer).encode() + b"\n")
 
@@ -49,6 +53,13 @@ class Member:
     def do_open(self, home: str, issuer: str, policy: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
         os.environ["LOGINONCE_HOME"] = home
         self._session = loginonce.Session(issuer, policy=loginonce.Policy(**policy or {}), **settings)
+        return {}
+
+    def do_move_to_host(self, name: str) -> dict[str, Any]:
+        """Have a host name of its own, as a process of another machine has (a UTS namespace; takes root)."""
+        if ctypes.CDLL(None, use_errno=True).unshare(0x04000000) != 0:  # CLONE_NEWUTS; os.unshare needs Python 3.12
+            raise OSError(ctypes.get_errno(), "unshare")
+        socket.sethostname(name)
         return {}
 
     def do_call(self, url: str, at: float = 0.0) -> dict[str, Any]:
@@ -69,6 +80,21 @@ class Member:
 
         with ThreadPoolExecutor(threads) as pool:
             return {"answers": list(pool.map(call, range(threads)))}
+
+    def do_call_in_pool(self, kind: str, url: str, count: int) -> dict[str, Any]:
+        """GET in so many workers of a pool of this kind, to which the session is sent."""
+        return {"statuses": workers.call_in_pool(kind, self.session, url, count)}
+
+    def do_call_in_loops(self, url: str, loops: int, tasks: int) -> dict[str, Any]:
+        return {"statuses": workers.call_in_loops(self.session, url, loops, tasks)}
+
+    def do_begin(self, url: str) -> dict[str, Any]:
+        """GET in a thread; `finish` gives its answer."""
+        self._begun = ThreadPoolExecutor(1).submit(self.do_call, url)
+        return {}
+
+    def do_finish(self) -> dict[str, Any]:
+        return self._begun.result()
 
     def do_work(self, url: str, until: float, pause: float = 0.005) -> dict[str, Any]:
         """GET again and again until then (POSIX seconds)."""
@@ -113,6 +139,23 @@ class Member:
         os.waitpid(child, 0)
         return answer
 
+    def do_arm(self, point: str, place: str, fill_disk: bool = False) -> dict[str, Any]:
+        """Stop at this point of the next refresh, and say so at this place."""
+        points.arm(point, place, fill_disk=fill_disk)
+        return {}
+
+    def do_passed(self) -> dict[str, Any]:
+        """The points that were passed since."""
+        return {"points": points.passed()}
+
+    def do_disk_full(self, full: bool) -> dict[str, Any]:
+        points.disk_full(full=full)
+        return {}
+
+    def do_shift_clock(self, seconds: float) -> dict[str, Any]:
+        points.shift_clock(seconds)
+        return {}
+
     def do_keep_fresh(self) -> dict[str, Any]:
         self.session.keep_fresh()
         return {}
@@ -151,7 +194,8 @@ class Member:
 
 
 def _told(error: BaseException) -> dict[str, Any]:
-    return {"error": type(error).__name__, "reason": getattr(error, "reason", None), "message": str(error)}
+    told = {name: getattr(error, name, None) for name in ("reason", "retry_after")}
+    return {"error": type(error).__name__, "message": str(error), **told}
 
 
 def launch(control: socket.socket) -> None:

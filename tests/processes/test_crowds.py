@@ -45,6 +45,7 @@ def expiring(provider: FakeProvider, owner: loginonce.Session, life: float) -> f
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.hazard(5, 6)
 def test_one_of_them_renews_at_the_moment_of_expiry(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, size: int
 ) -> None:
@@ -59,6 +60,7 @@ def test_one_of_them_renews_at_the_moment_of_expiry(
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.hazard(6, 23)
 def test_one_of_them_renews_when_the_token_of_all_is_refused(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, size: int
 ) -> None:
@@ -87,6 +89,7 @@ def test_all_wait_for_one_slow_answer(
     assert max(answer["seconds"] for answer in answers) < 0.3 + 0.05 * size + 0.5
 
 
+@pytest.mark.hazard(8)
 def test_nobody_waits_while_the_old_token_is_still_good(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until
 ) -> None:
@@ -138,6 +141,7 @@ def test_processes_started_from_nothing_renew_once(
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.hazard(28)
 def test_a_login_ended_at_the_provider_costs_one_request_in_all(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, size: int
 ) -> None:
@@ -183,6 +187,7 @@ def test_a_log_out_in_one_process_is_seen_by_all_at_their_next_call(
     assert fake_provider.stats == Stats()
 
 
+@pytest.mark.hazard(30)
 def test_a_log_out_wins_over_the_refresh_that_is_under_way(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until
 ) -> None:
@@ -198,6 +203,7 @@ def test_a_log_out_wins_over_the_refresh_that_is_under_way(
     assert len(tokens) == 2  # what was spent, and what came too late
 
 
+@pytest.mark.hazard(13)
 def test_a_forked_child_and_its_parent_renew_once_between_them(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age
 ) -> None:
@@ -213,6 +219,7 @@ def test_a_forked_child_and_its_parent_renew_once_between_them(
     assert len(parents) == 2
 
 
+@pytest.mark.hazard(8, 12)
 def test_a_frozen_process_does_not_stop_those_whose_token_is_good(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until
 ) -> None:
@@ -229,6 +236,7 @@ def test_a_frozen_process_does_not_stop_those_whose_token_is_good(
     assert frozen.hear()["status"] == 200
 
 
+@pytest.mark.hazard(8, 10, 12)
 def test_a_frozen_process_makes_those_without_a_token_wait_no_longer_than_their_policy(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until
 ) -> None:

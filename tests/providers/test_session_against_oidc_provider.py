@@ -234,6 +234,7 @@ def test_a_login_outlives_five_expiries(
     assert lab.account.name == "Ada"  # a refreshed ID token has no name, and takes none away
 
 
+@pytest.mark.hazard(35)
 def test_a_provider_that_does_not_rotate_is_renewed_from_with_the_same_token(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen
 ) -> None:
@@ -332,6 +333,7 @@ def test_the_provider_session_ends_where_the_log_out_says(
 
 
 @pytest.mark.parametrize("size", [4])
+@pytest.mark.hazard(28)
 def test_a_session_ended_at_the_provider_is_told_to_each_process_once_and_a_login_revives_all(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen, gather: Gather, size: int
 ) -> None:
@@ -359,6 +361,7 @@ def test_a_session_ended_at_the_provider_is_told_to_each_process_once_and_a_logi
 # ── lost answers ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.hazard(1)
 def test_a_lost_answer_costs_one_login_and_no_more_than_two_sends(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen
 ) -> None:

@@ -18,7 +18,7 @@ from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from loginonce.errors import ProtocolError
-from loginonce.idtoken import LEEWAY, UnknownKey, contradiction, unverified_claims, validate
+from loginonce.idtoken import DEEPEST, LEEWAY, UnknownKey, contradiction, shallow, unverified_claims, validate
 from loginonce.model import GrantKey, Secret
 
 NOW = 1_700_000_000
@@ -385,6 +385,25 @@ def test_no_key_set_makes_the_check_fail_otherwise(keys: Any) -> None:
         check(SOUND, {"keys": keys})
 
 
+def nested(levels: int) -> Any:
+    return {"deep": nested(levels - 1)} if levels else 1
+
+
+@pytest.mark.hazard(35)
+def test_claims_that_are_too_deep_to_be_kept_fall() -> None:
+    assert check(signed(claims(address=nested(DEEPEST - 2))))["sub"] == "ada"
+    with pytest.raises(ProtocolError, match="malformed"):
+        check(signed(claims(address=nested(DEEPEST - 1))))
+
+
+@pytest.mark.hazard(39)
+@pytest.mark.parametrize("header", [{"alg": "\x1b[2J"}, {"alg": "RS256", "kid": "rsa", "crit": ["\x1b[2J"]}])
+def test_what_is_wrong_with_a_header_is_told_without_what_could_draw_on_a_terminal(header: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        check(f"{part(header)}.{part(claims())}.AAAA")
+    assert str(caught.value).isprintable()
+
+
 # ── without a signature ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -396,6 +415,26 @@ def test_no_key_set_makes_the_check_fail_otherwise(keys: Any) -> None:
 )  # fmt: skip
 def test_what_cannot_be_read_has_no_claims(id_token: str | None) -> None:
     assert unverified_claims(id_token) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "is_shallow"),
+    [
+        (1, True),
+        (nested(DEEPEST - 1), True),
+        (nested(DEEPEST), False),
+        ([[[]]] * 3, True),
+        ({"a": [nested(40)]}, False),
+    ],
+)
+def test_a_value_is_shallow_up_to_a_bound(value: object, is_shallow: bool) -> None:
+    assert shallow(value) is is_shallow
+
+
+@pytest.mark.hazard(35)
+def test_claims_that_are_too_deep_to_be_kept_are_not_read() -> None:
+    assert unverified_claims(f"x.{part(nested(DEEPEST))}.x") == {}
+    assert unverified_claims(f"x.{part(nested(DEEPEST - 1))}.x") != {}
 
 
 def test_claims_are_read_without_a_signature() -> None:
@@ -426,6 +465,7 @@ def test_any_text_has_claims_or_none(id_token: str) -> None:
     ],
     ids=str,
 )
+@pytest.mark.hazard(36)
 def test_a_refreshed_token_is_of_the_same_issuer_client_and_person(changed: dict[str, Any], says: str) -> None:
     found = contradiction(claims(**changed), KEY, "ada")
     assert says in found

@@ -50,12 +50,14 @@ def test_a_secret_is_the_string_that_it_holds() -> None:
     assert {Secret("abc"): 1}["abc"] == 1
 
 
+@pytest.mark.hazard(39)
 def test_the_repr_of_a_secret_is_its_fingerprint() -> None:
     assert repr(Secret("abc")) == f"<secret {hashlib.sha256(b'abc').hexdigest()[:12]}>"
 
 
 @pytest.mark.parametrize("holder", HOLDERS, ids=lambda holder: type(holder).__name__)
 @pytest.mark.parametrize("show", [repr, pprint.pformat, "{!r}".format, lambda it: repr([it, {"k": it}])])
+@pytest.mark.hazard(39)
 def test_no_rendering_of_a_value_shows_its_secret(holder: Any, show: Callable[[Any], str]) -> None:
     assert CANARY not in show(holder)
 
@@ -67,6 +69,7 @@ def test_no_str_of_a_value_shows_its_secret(holder: Any) -> None:
 
 @pytest.mark.parametrize("holder", HOLDERS, ids=lambda holder: type(holder).__name__)
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.hazard(15, 39)
 def test_a_value_with_a_secret_is_not_pickled_by_any_protocol(holder: Any, protocol: int) -> None:
     with pytest.raises(TypeError, match="never pickled"):
         pickle.dumps(holder, protocol)
@@ -168,6 +171,7 @@ def test_what_a_service_spends_is_the_same_for_ever_and_differs_by_login() -> No
     assert services[0].spendable == services[1].spendable != services[2].spendable
 
 
+@pytest.mark.hazard(36)
 def test_access_tokens_are_found_by_resource_and_narrower_scope() -> None:
     tokens = (token("a"), token("b", resource="r"), token("c", for_scope="s"), token("d", resource="r", for_scope="s"))
     grant = Grant(KEY, 1, tokens=tokens)
@@ -207,3 +211,8 @@ def test_the_repr_of_an_account_tells_who_and_whether_it_lasts(account: Account,
 
 def test_the_repr_of_an_account_tells_when_its_access_ends() -> None:
     assert ", expires " in repr(Account("i", "s", expires_at=1_700_000_000.0))
+
+
+def test_the_name_of_an_account_cannot_draw_on_a_terminal() -> None:
+    assert str(Account("https://id", "5", "Ada\x1b[2J\r\nroot")) == "Ada[2Jroot"
+    assert str(Account("https://id", "5\x07")) == "5"

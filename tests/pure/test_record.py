@@ -119,11 +119,13 @@ def refused(data: bytes) -> bool:
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
+@pytest.mark.hazard(19)
 def test_a_flipped_bit_never_makes_another_record(at: int, flip: int) -> None:
     refused(DATA[:at] + bytes([DATA[at] ^ flip]) + DATA[at + 1 :])
 
 
 @pytest.mark.parametrize("length", [*range(0, len(DATA) - 1, 7), len(DATA) - 2])
+@pytest.mark.hazard(19)
 def test_a_record_that_was_cut_short_is_refused(length: int) -> None:
     assert refused(DATA[:length])
 
@@ -145,6 +147,7 @@ def test_a_record_without_its_last_byte_is_refused() -> None:
 
 
 @pytest.mark.parametrize("schema", [b"2", b"10", b"999999"])
+@pytest.mark.hazard(19)
 def test_a_record_of_a_newer_version_says_so_and_is_not_called_damaged(schema: bytes) -> None:
     with pytest.raises(StoreError, match="upgrade loginonce") as caught:
         decode(DATA.replace(b"loginonce 1", b"loginonce " + schema, 1))

@@ -10,10 +10,12 @@ import pytest
 from loginonce.model import Grant, GrantKey, Marker, Secret, TokenSet, fingerprint
 from loginonce.refresh import (
     CLOCK_TOLERANCE,
+    LATE,
     Action,
     Answered,
     Conflict,
     Event,
+    Late,
     Load,
     Loaded,
     Locked,
@@ -174,6 +176,7 @@ def test_a_token_is_fresh_until_the_window_or_a_tenth_of_its_life_is_left(
     assert (begin, until) == (NOW - CLOCK_TOLERANCE, pytest.approx(NOW + end))
 
 
+@pytest.mark.hazard(34)
 def test_a_token_without_an_end_is_fresh_for_ever() -> None:
     assert fresh_span(token(life=None), POLICY) == (float("-inf"), float("inf"))
 
@@ -197,6 +200,7 @@ def test_the_band_of_an_hour_long_token_follows_its_age(at: float, band: str) ->
 
 
 @pytest.mark.parametrize("life", [1.0, 5.0, 60.0])
+@pytest.mark.hazard(34)
 def test_a_short_lived_token_is_fresh_when_it_arrives_and_stale_before_it_ends(life: float) -> None:
     bands = [freshness(token(life=life), WANT, POLICY, NOW + life * part) for part in (0.0, 0.89, 0.95, 1.0)]
     assert bands == ["FRESH", "FRESH", "STALE", "EXPIRED"]
@@ -359,6 +363,7 @@ def test_a_dead_login_does_not_serve_a_session_that_asks_for_more_scope_than_it_
     assert isinstance(verdict, Problem)
 
 
+@pytest.mark.hazard(32, 33)
 def test_not_before_does_not_outlast_a_clock_that_was_set_back_by_a_day() -> None:
     assert decide(failed(grant()), WANT, POLICY, NOW - 86400) == Renew(None)
 
@@ -421,6 +426,7 @@ def test_a_waiter_gives_up_at_its_deadline() -> None:
     assert problem(walk.action) == Problem("lock")
 
 
+@pytest.mark.hazard(33)
 def test_a_clock_that_is_set_back_does_not_prolong_a_wait() -> None:
     walk = Walk()
     walk.then(Loaded(expired()))
@@ -438,6 +444,7 @@ def test_a_rejected_token_makes_the_caller_wait_though_it_has_not_expired() -> N
     assert isinstance(walk.then(Locked(held=False)), Wait)
 
 
+@pytest.mark.hazard(23)
 def test_a_rejected_token_is_answered_by_a_newer_one_in_the_store() -> None:
     walk = Walk(replace(WANT, rejected=token().fingerprint), now=NOW + 60)
     assert walk.then(Loaded(grant(token("access-2"), generation=1))) == Use(token("access-2"))
@@ -446,6 +453,7 @@ def test_a_rejected_token_is_answered_by_a_newer_one_in_the_store() -> None:
 # ── recheck, mark ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.hazard(5, 6)
 def test_a_token_that_another_got_while_we_took_the_lock_is_adopted_and_nothing_is_sent() -> None:
     walk = Walk()
     walk.then(Loaded(expired()))
@@ -471,7 +479,7 @@ def test_the_record_is_marked_before_anything_is_sent() -> None:
     write = walk.to_lock(expired(generation=3, attempt=4))
     assert isinstance(write, Write)
     assert (write.expected, write.reserve) == ((10, 3, 4), True)
-    marker = Marker(fingerprint("refresh-1"), "0" * 16, "here/1/2/3", NOW, NOW + POLICY.send_timeout, 1)
+    marker = Marker(fingerprint("refresh-1"), "0" * 16, "here/1/2/3", NOW, NOW + LATE + POLICY.send_timeout, 1)
     assert write.grant == replace(expired(generation=3, attempt=5), state="SPENDING", marker=marker)
     assert walk.then(Written()) == Send(write.grant)
 
@@ -479,9 +487,101 @@ def test_the_record_is_marked_before_anything_is_sent() -> None:
 def test_a_second_send_keeps_when_the_first_was_and_counts() -> None:
     ahead = written(Walk().to_lock(marked(expired(), sent_at=NOW - 500)))
     assert ahead.marker is not None
-    assert (ahead.marker.sent_at, ahead.marker.sends, ahead.marker.deadline) == (NOW - 500, 2, NOW + 20)
+    assert (ahead.marker.sent_at, ahead.marker.sends, ahead.marker.deadline) == (NOW - 500, 2, NOW + LATE + 20)
 
 
+# ── a lock that is a lease ───────────────────────────────────────────────────────────────────────────────
+
+
+def leased(stored: Grant | None, *, want: Want = WANT, policy: Policy = POLICY) -> tuple[Walk, Action]:
+    """A caller that has the lease, and has read the record again."""
+    walk = Walk(want, policy)
+    walk.then(Loaded(stored))
+    walk.then(Locked(held=True, lease=True))
+    return walk, walk.then(Loaded(stored))
+
+
+def in_hand(*, since: float, left: float | None = None) -> Grant:
+    """A record that somebody has marked so many seconds ago."""
+    marker = Marker(fingerprint("refresh-1"), "1" * 16, "there/1/2/3", NOW - since, NOW - since + LATE + 20)
+    stored = expired() if left is None else near_its_end(left)
+    return replace(stored, state="SPENDING", marker=marker)
+
+
+def near_its_end(left: float) -> Grant:
+    return grant(replace(token(), received_at=NOW - 3600, expires_at=NOW + left))
+
+
+@pytest.mark.parametrize("since", [0.0, 24.0, 29.9])
+def test_under_a_lease_a_marker_is_respected_until_its_sender_must_be_done(since: float) -> None:
+    walk, action = leased(in_hand(since=since))
+    assert action == Release()
+    assert isinstance(walk.then(Released()), Wait)
+    assert isinstance(walk.then(Waited()), Load)
+
+
+def test_under_a_lease_a_marker_counts_as_left_behind_after_that() -> None:
+    _, action = leased(in_hand(since=30.1))
+    assert isinstance(action, Write)
+
+
+def test_under_a_lease_a_sender_that_has_given_up_is_not_waited_for() -> None:
+    stored = in_hand(since=3)
+    assert stored.marker is not None
+    _, action = leased(replace(stored, marker=replace(stored.marker, deadline=0.0)))
+    assert isinstance(action, Write)
+
+
+def test_under_a_lease_a_good_token_is_used_while_another_may_be_sending() -> None:
+    stored = in_hand(since=3, left=60)
+    walk, action = leased(stored, policy=INTERVAL)
+    assert action == Release()
+    assert walk.then(Released()) == Use(stored.tokens[0])
+
+
+def test_the_wait_for_another_sender_under_a_lease_is_bounded() -> None:
+    walk, _ = leased(in_hand(since=3))
+    assert problem(walk.then(Released(), after=POLICY.wait_timeout)).kind == "lock"
+
+
+def test_a_service_does_not_mind_who_else_asks_under_a_lease() -> None:
+    stored = replace(in_hand(since=3), renewal="client_credentials", refresh_token=None)
+    _, action = leased(stored, want=replace(WANT, renewal="client_credentials"))
+    assert isinstance(action, Write)
+
+
+def test_a_lease_bounds_when_a_send_may_begin_and_a_lock_does_not() -> None:
+    walk, _ = leased(expired())
+    send = walk.then(Written())
+    assert isinstance(send, Send)
+    assert send.latest == NOW + LATE
+    walk = Walk()
+    walk.to_lock(expired())
+    send = walk.then(Written())
+    assert isinstance(send, Send)
+    assert send.latest is None
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_whoever_is_too_late_takes_the_marker_back_and_begins_anew(earlier: bool) -> None:
+    walk, action = leased(in_hand(since=100) if earlier else expired())
+    assert isinstance(action, Write)
+    ahead = action.grant
+    walk.then(Written())
+    back = walk.then(Late(), after=10)
+    assert isinstance(back, Write)
+    assert back.expected == ahead.order
+    assert back.grant.order > ahead.order
+    assert (back.grant.state, back.grant.marker) == (
+        ("SPENDING", in_hand(since=100).marker) if earlier else ("ACTIVE", None)
+    )
+    assert back.grant.failure is None
+    assert isinstance(walk.then(Written()), Release)
+    assert isinstance(walk.then(Released()), Load)
+    assert isinstance(walk.then(Loaded(expired())), TryLock)  # its turn was not used up
+
+
+@pytest.mark.hazard(3)
 def test_a_record_that_cannot_be_marked_is_not_spent() -> None:
     walk = Walk()
     walk.to_lock(expired())
@@ -525,6 +625,7 @@ def test_a_rejected_token_is_not_served_where_the_record_cannot_be_marked() -> N
     assert problem(walk.then(Released())).kind == "store"
 
 
+@pytest.mark.hazard(6, 7)
 def test_a_conflict_at_the_mark_begins_anew_with_what_is_there() -> None:
     walk = Walk()
     walk.to_lock(expired())
@@ -533,6 +634,7 @@ def test_a_conflict_at_the_mark_begins_anew_with_what_is_there() -> None:
     assert (write.expected, write.grant.attempt) == ((10, 0, 7), 8)
 
 
+@pytest.mark.hazard(30)
 def test_a_log_out_at_the_mark_ends_it_unsent() -> None:
     walk = Walk()
     walk.to_lock(expired())
@@ -540,6 +642,7 @@ def test_a_log_out_at_the_mark_ends_it_unsent() -> None:
     assert problem(walk.then(Released())).reason == "logged_out"
 
 
+@pytest.mark.hazard(7)
 def test_a_new_login_at_the_mark_is_adopted_unsent() -> None:
     walk = Walk()
     walk.to_lock(expired())
@@ -564,6 +667,7 @@ def test_a_renewal_clears_what_went_wrong_before() -> None:
     assert written(Walk().answered(failed(expired(), until=NOW), answer())).failure is None
 
 
+@pytest.mark.hazard(35)
 def test_an_answer_without_a_refresh_token_keeps_the_old_one() -> None:
     assert written(Walk().answered(expired(), answer(refresh=None))).refresh_token == "refresh-1"
 
@@ -572,12 +676,14 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one() -> None:
     ("previous", "said", "scope"),
     [("a b", "", "a b"), ("a b", "a", "a"), (None, "", "openid"), (None, "a", "a")],
 )
+@pytest.mark.hazard(35)
 def test_an_answer_without_scope_means_the_scope_of_before(previous: str | None, said: str, scope: str) -> None:
     tokens = () if previous is None else (token(received=NOW - 7200, scope=previous),)
     save = written(Walk().answered(grant(*tokens), answer(scope=said)))
     assert save.tokens[0].scope == scope
 
 
+@pytest.mark.hazard(35)
 def test_a_narrower_token_leaves_what_the_login_covers() -> None:
     save = written(Walk(replace(WANT, for_scope="a")).answered(grant(scope="a b"), answer()))
     assert (save.scope, save.tokens[0].scope, save.tokens[0].for_scope) == ("a b", "a", "a")
@@ -588,12 +694,14 @@ def test_the_id_token_of_before_stays_where_none_comes() -> None:
     assert written(Walk().answered(grant(before), answer())).tokens[0].id_token == "id-1"
 
 
+@pytest.mark.hazard(36)
 def test_the_tokens_of_other_resources_stay() -> None:
     other = token("other", resource="https://api")
     save = written(Walk().answered(grant(other), answer()))
     assert [kept.access_token for kept in save.tokens] == ["access-2", "other"]
 
 
+@pytest.mark.hazard(33)
 def test_a_life_counts_from_when_it_was_asked_for() -> None:
     walk = Walk()
     walk.to_send(expired())
@@ -612,6 +720,7 @@ def test_the_end_of_a_refresh_token_is_not_that_of_its_successor() -> None:
     assert save.refresh_expires_at is None
 
 
+@pytest.mark.hazard(3)
 def test_a_save_that_fails_is_handed_to_a_rescuer_and_its_token_is_used() -> None:
     walk = Walk()
     save = walk.answered(expired(), answer())
@@ -620,6 +729,7 @@ def test_a_save_that_fails_is_handed_to_a_rescuer_and_its_token_is_used() -> Non
     assert walk.then(Rescuing()) == Use(token("access-2", scope="openid"))
 
 
+@pytest.mark.hazard(30)
 def test_a_log_out_before_the_save_wins_and_what_we_were_given_is_revoked() -> None:
     walk = Walk()
     walk.answered(expired(), answer())
@@ -697,6 +807,7 @@ def test_a_verdict_of_death_before_the_save_is_overruled_in_a_new_epoch() -> Non
     assert (again.expected, again.grant.order, again.grant.state) == ((10, 0, 9), (11, 1, 0), "ACTIVE")
 
 
+@pytest.mark.hazard(21)
 def test_an_older_copy_that_was_put_back_before_the_save_is_overwritten() -> None:
     walk = Walk()
     walk.answered(expired(), answer())
@@ -726,6 +837,7 @@ def test_claims_of_a_new_id_token_are_added_to_the_old_ones() -> None:
 
 
 @pytest.mark.parametrize("changed", [{"sub": "eve"}, {"aud": "another"}, {"iss": "https://evil.example"}])
+@pytest.mark.hazard(36)
 def test_an_answer_for_somebody_else_ends_the_login_and_is_revoked(changed: dict[str, str]) -> None:
     walk = Walk()
     settle = walk.answered(stale(subject="ada"), answer(claims={**ADA, **changed}))
@@ -779,6 +891,7 @@ def test_a_refused_record_is_watched_for_a_sibling_then_declared_dead() -> None:
     assert problem(walk.then(Loaded(written(Write(walk.state.grant or ahead, None))))).reason == "ended"
 
 
+@pytest.mark.hazard(33)
 def test_a_clock_that_is_set_back_does_not_prolong_the_verification() -> None:
     walk = Walk(policy=Policy(refusal_wait=2.0))
     ahead = walk.to_send(expired())
@@ -799,6 +912,7 @@ def dead_after(stored: Grant) -> tuple[Walk, Grant]:
     return walk, written(walk.then(Loaded(ahead)))
 
 
+@pytest.mark.hazard(28)
 def test_the_verdict_holds_the_fingerprint_of_what_was_refused_and_not_the_token() -> None:
     _, dead = dead_after(expired())
     assert dead.failure is not None
@@ -815,6 +929,7 @@ def test_a_verdict_without_words_names_the_error() -> None:
     assert dead.failure.detail == "invalid_grant"
 
 
+@pytest.mark.hazard(29)
 def test_a_refused_early_refresh_keeps_serving_the_token_that_lives() -> None:
     walk, dead = dead_after(stale())
     assert dead.tokens == stale().tokens
@@ -823,12 +938,14 @@ def test_a_refused_early_refresh_keeps_serving_the_token_that_lives() -> None:
     assert walk.then(Loaded(dead)) == Use(stale().tokens[0])
 
 
+@pytest.mark.hazard(28)
 def test_a_dead_record_sends_nothing_more() -> None:
     _, dead = dead_after(expired())
     assert problem(Walk(now=NOW + 1e6).then(Loaded(dead))) == Problem("login", "ended", "invalid_grant (it is over)")
 
 
 @pytest.mark.parametrize("current", [grant(token("access-2"), generation=1), grant(token("access-2"), epoch=11)])
+@pytest.mark.hazard(11, 26)
 def test_a_sibling_that_was_quicker_is_adopted_after_a_refusal(current: Grant) -> None:
     walk = Walk()
     walk.answered(expired(), NO)
@@ -837,6 +954,7 @@ def test_a_sibling_that_was_quicker_is_adopted_after_a_refusal(current: Grant) -
     assert walk.then(Loaded(current)) == Use(token("access-2"))
 
 
+@pytest.mark.hazard(26)
 def test_a_record_that_is_gone_after_a_refusal_stays_gone() -> None:
     walk = Walk()
     walk.answered(expired(), NO)
@@ -845,6 +963,7 @@ def test_a_record_that_is_gone_after_a_refusal_stays_gone() -> None:
     assert problem(walk.then(Loaded(None))).reason == "none"
 
 
+@pytest.mark.hazard(26)
 def test_a_new_login_between_verification_and_verdict_is_not_touched() -> None:
     walk, _ = dead_after(expired())
     newer = grant(token("access-9"), epoch=11)
@@ -876,6 +995,7 @@ def test_a_verdict_that_cannot_be_written_leaves_the_mark_and_sends_nothing_more
         ),
     ],
 )
+@pytest.mark.hazard(27, 32)
 def test_a_failure_that_spends_nothing_clears_the_mark_and_tells_everybody_when_to_try_again(
     reply: Reply, kind: str, told: Problem
 ) -> None:
@@ -891,6 +1011,7 @@ def test_a_failure_that_spends_nothing_clears_the_mark_and_tells_everybody_when_
     assert decide(settled, WANT, POLICY, NOW + 121) == Renew(None)
 
 
+@pytest.mark.hazard(1)
 def test_a_lost_answer_leaves_the_mark() -> None:
     walk = Walk()
     settled = written(walk.answered(expired(), Lost("reset by peer")))
@@ -899,6 +1020,24 @@ def test_a_lost_answer_leaves_the_mark() -> None:
     assert (settled.marker.sent_at, settled.marker.sends) == (NOW, 1)
     walk.then(Written())
     assert problem(walk.then(Released())) == Problem("later", detail="reset by peer", retry_after=1.0)
+
+
+@pytest.mark.hazard(27)
+def test_an_outage_behind_a_gateway_does_not_use_up_the_one_repetition() -> None:
+    stored, now = expired(), NOW
+    for _ in range(20):
+        stored = written(Walk(now=now).answered(stored, Lost("HTTP 502", answered=True)))
+        assert stored.failure is not None
+        now = stored.failure.not_before + 1
+        assert decide(stored, WANT, POLICY, now) == Renew(None)
+    stored = written(Walk(now=now).answered(stored, Lost("reset by peer")))
+    assert stored.marker is not None
+    assert (stored.marker.sends, stored.marker.sent_at) == (1, NOW)
+
+
+def test_a_gateway_leaves_the_token_in_doubt_where_the_policy_is_careful() -> None:
+    stored = written(Walk(policy=LOGIN).answered(expired(), Lost("HTTP 502", answered=True)))
+    assert decide(stored, WANT, LOGIN, NOW + 99) == Problem("login", "lost", "HTTP 502")
 
 
 @pytest.mark.parametrize("reply", [Unsent("x"), Busy("x", None), Misconfigured("x", "x"), Lost("x")])
@@ -935,6 +1074,7 @@ def test_after_a_failure_a_change_that_brings_no_token_tells_of_the_failure() ->
 
 
 @pytest.mark.parametrize(("kind", "longest"), [(Unsent("x"), 60.0), (Misconfigured("x", "x"), 5.0)])
+@pytest.mark.hazard(32)
 def test_pauses_double_up_to_a_bound(kind: Reply, longest: float) -> None:
     stored, pauses = expired(), []
     for _ in range(9):
@@ -950,6 +1090,7 @@ def failed_until_now(stored: Grant) -> Grant:
 
 
 @pytest.mark.parametrize(("nonce", "pause"), [("0000", 1.0), ("ffff", 1.25), ("", 1.0)])
+@pytest.mark.hazard(32)
 def test_pauses_are_spread_by_the_nonce(nonce: str, pause: float) -> None:
     settled = written(Walk(nonce=nonce).answered(expired(), Unsent("x")))
     assert settled.failure is not None
@@ -979,6 +1120,7 @@ def lost(policy: Policy, stored: Grant | None = None) -> Grant:
     return written(walk.answered(stored or expired(), Lost("reset by peer")))
 
 
+@pytest.mark.hazard(1)
 def test_inside_the_reuse_interval_it_is_sent_again_and_the_answer_saved() -> None:
     walk = Walk(policy=INTERVAL, now=NOW + 5)
     save = written(walk.answered(lost(INTERVAL), answer()))
@@ -1000,6 +1142,7 @@ def test_outside_the_reuse_interval_it_is_sent_once_more_and_no_more() -> None:
     assert problem(Walk(now=NOW + 999).turned_away(again)) == Problem("login", "lost", "again")
 
 
+@pytest.mark.hazard(10, 12)
 def test_a_marker_is_no_verdict_before_the_lock_is_had_for_its_owner_may_be_alive() -> None:
     walk = Walk(policy=LOGIN, now=NOW + 1)
     assert walk.then(Loaded(lost(LOGIN))) == TryLock()
@@ -1031,6 +1174,7 @@ def test_a_repetition_that_spends_nothing_keeps_the_evidence_of_the_first_send(r
     assert (settled.state, settled.marker.sent_at) == ("SPENDING", NOW)
 
 
+@pytest.mark.hazard(1)
 def test_a_token_that_may_be_spent_is_sent_no_oftener_than_the_policy_says() -> None:
     stored, sends = expired(), 0
     for turn in range(12):
@@ -1092,11 +1236,13 @@ GONE = "input/output error"
 
 
 @pytest.mark.parametrize("memory", [grant(token()), stale(), grant(token(), state="DEAD")])
+@pytest.mark.hazard(9)
 def test_what_is_known_is_served_where_the_store_cannot_be_read(memory: Grant) -> None:
     assert Walk().then(Unreadable(memory, GONE)) == Use(memory.tokens[0])
 
 
 @pytest.mark.parametrize("memory", [None, expired(), grant()])
+@pytest.mark.hazard(9)
 def test_nothing_is_spent_where_the_store_cannot_be_read(memory: Grant | None) -> None:
     assert problem(Walk().then(Unreadable(memory, GONE))) == Problem("store", detail=GONE)
 
@@ -1190,6 +1336,7 @@ def test_the_epoch_rises_with_each_login_whatever_the_clock_says(before: int, ep
     assert signed_in(previous=grant(epoch=before)).epoch == epoch
 
 
+@pytest.mark.hazard(28)
 def test_a_login_clears_verdict_and_mark() -> None:
     made = signed_in(previous=failed(marked(expired()), "refused"))
     assert (made.failure, made.marker) == (None, None)

@@ -104,6 +104,7 @@ def test_basic_encodes_both_parts_before_it_joins_them() -> None:
     assert (scheme, unquote_plus(name), unquote_plus(secret)) == ("Basic", "my:client", SECRET)
 
 
+@pytest.mark.hazard(39)
 def test_what_basic_sends_does_not_show() -> None:
     headers, _ = authenticate(Client("c", SECRET), SERVER, [])
     assert headers["Authorization"] not in repr(headers)
@@ -127,6 +128,23 @@ def test_an_unknown_method_is_a_mistake_in_the_settings() -> None:
 
 
 # ── what an answer to a refresh means ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("answer", "gateway"),
+    [
+        (told(502, HTML), True),
+        (told(500, {"error": "server_error"}), True),
+        (told(408), True),
+        (told(302), True),
+        (told(404, HTML), None),
+        (told(200, HTML), False),
+        (told(204), False),
+    ],
+)
+def test_what_is_no_success_is_told_from_an_answer_that_may_have_been_one(answer: Answer, gateway: bool | None) -> None:
+    reply = judge_refresh(answer, NOW)
+    assert gateway == (reply.answered if isinstance(reply, Lost) else None)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +219,7 @@ def test_an_unknown_method_is_a_mistake_in_the_settings() -> None:
         pytest.param(told(418, {"error": "invalid_grant"}), Lost, id="a status that OAuth does not know"),
     ],
 )
+@pytest.mark.hazard(27)
 def test_an_answer_to_a_refresh_is_classified_by_error_then_status(answer: Answer, kind: type) -> None:
     assert type(judge_refresh(answer, NOW)) is kind
 
@@ -215,6 +234,7 @@ def test_an_answer_to_a_refresh_is_classified_by_error_then_status(answer: Answe
         pytest.param(told(403, {"error": "\u200b"}), id="a word without a letter"),
     ],
 )
+@pytest.mark.hazard(27)
 def test_an_error_that_no_rfc_knows_does_not_end_a_login(answer: Answer) -> None:
     assert not isinstance(judge_refresh(answer, NOW), Refused)
 
@@ -224,6 +244,7 @@ def test_a_refusal_tells_what_the_provider_said() -> None:
     assert judge_refresh(told(400, body), NOW) == Refused("invalid_grant", "invalid_grant (Token is not active)")
 
 
+@pytest.mark.hazard(27)
 def test_an_empty_400_counts_as_invalid_grant() -> None:
     assert judge_refresh(told(400), NOW) == Refused("invalid_grant", "HTTP 400 without an OAuth error")
 
@@ -255,6 +276,7 @@ def test_what_a_provider_says_cannot_draw_on_a_terminal_or_fill_it() -> None:
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.hazard(32)
 def test_retry_after_is_read_as_seconds_or_as_a_date(status: int, value: str, seconds: float | None) -> None:
     reply = judge_refresh(told(status, retry_after=value), NOW)
     assert isinstance(reply, Busy)
@@ -297,6 +319,7 @@ def test_a_retry_after_in_digits_that_are_none_is_ignored() -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["expires_in", "refresh_expires_in", "refresh_token_expires_in"])
+@pytest.mark.hazard(34)
 def test_a_life_is_read_as_a_number_or_a_text_and_nonsense_is_not_known(
     name: str, value: object, seconds: float | None
 ) -> None:
@@ -322,6 +345,7 @@ def test_keycloaks_zero_gives_way_to_what_else_is_said() -> None:
         ("x\x1b" * 100, "x" * 40),
     ],
 )
+@pytest.mark.hazard(35)
 def test_a_token_type_is_bearer_in_any_case_and_an_odd_one_is_kept(value: object, kept: str) -> None:
     assert judge_token(told(200, tokens(token_type=None) | {"token_type": value})).token_type == kept
 
@@ -329,6 +353,7 @@ def test_a_token_type_is_bearer_in_any_case_and_an_odd_one_is_kept(value: object
 @pytest.mark.parametrize(
     ("value", "scope"), [("a b", "a b"), (["a", "b"], "a b"), (["a", 5, None], "a"), (None, ""), (5, ""), ([], "")]
 )
+@pytest.mark.hazard(35)
 def test_a_scope_is_a_text_or_a_list(value: object, scope: str) -> None:
     assert judge_token(told(200, tokens(scope=value))).scope == scope
 
@@ -344,6 +369,7 @@ def test_tokens_are_secrets_from_the_start() -> None:
     assert "canary" not in repr(answer)
 
 
+@pytest.mark.hazard(33)
 def test_a_token_set_counts_from_when_it_was_asked_for() -> None:
     made = TokenAnswer(Secret("a"), expires_in=60.0).token_set(NOW, scope="s", resource="r", for_scope="f")
     assert (made.received_at, made.expires_at, made.scope, made.resource, made.for_scope) == (
@@ -539,7 +565,10 @@ def test_a_device_answer_with_an_empty_member_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["verification_uri", "verification_uri_complete"])
-@pytest.mark.parametrize("value", ["javascript:alert(1)", "file:///etc/passwd", "id.example.org/device"])
+@pytest.mark.parametrize(
+    "value",
+    ["javascript:alert(1)", "file:///etc/passwd", "id.example.org/device", "https://id/x y", "https://id/\x1b[2J"],
+)
 def test_a_verification_address_is_a_web_address(name: str, value: str) -> None:
     with pytest.raises(ProtocolError, match="not a web address"):
         judge_device_authorization(device(**{name: value}))
@@ -605,6 +634,7 @@ def test_challenges_are_read_one_by_one(header: str, challenges: list[tuple[str,
         ("", None),
     ],
 )
+@pytest.mark.hazard(22)
 def test_the_challenge_that_concerns_us_is_found_among_others(header: str, found: dict[str, str] | None) -> None:
     assert bearer_challenge(header) == found
 
@@ -782,6 +812,11 @@ def test_an_issuer_in_the_clear_is_refused() -> None:
         ("http://", False),
         ("ftp://127.0.0.1", False),
         ("//127.0.0.1", False),
+        ("https://api.example.org/\x1b[2J", False),
+        ("https://api.example.org/\nx", False),
+        ("https://api.example.org/a b", False),
+        ("\thttps://api.example.org/", False),
+        ("https://api.example.org/\u202ex", False),
         ("", False),
     ],
 )
@@ -827,6 +862,7 @@ retry_afters = st.text(alphabet=st.characters(max_codepoint=127), max_size=30)
 
 @settings(max_examples=300, deadline=None)
 @given(statuses, bodies, retry_afters)
+@pytest.mark.hazard(27, 35)
 def test_any_answer_to_a_refresh_has_a_meaning(status: int, body: bytes, after: str) -> None:
     reply = judge_refresh(Answer(status, {"retry-after": after}, body), NOW)
     assert isinstance(reply, Granted | Refused | Lost | Busy | Misconfigured)
@@ -859,6 +895,61 @@ def test_any_device_answer_is_a_prompt_or_a_documented_error(status: int, body: 
     else:
         assert (read.user_code + read.verification_uri + read.verification_uri_complete).isprintable()
         assert read.interval > 0 < read.expires_in
+
+
+end_points = st.sampled_from(
+    ["issuer", "token_endpoint", "authorization_endpoint", "jwks_uri", "userinfo_endpoint", "scopes_supported",
+     "authorization_response_iss_parameter_supported", "end_session_endpoint", "unknown"]
+)  # fmt: skip
+addresses = st.sampled_from(
+    [
+        ISSUER,
+        ISSUER + "/",
+        "https://[",
+        "http://127.0.0.1:5/x",
+        "http://evil.example",
+        "https://id/\x1b",
+        "https://id/\r\n",
+    ]
+)
+documents = st.lists(
+    st.dictionaries(end_points, anything | addresses, max_size=5).map(lambda members: {"issuer": ISSUER, **members}),
+    max_size=2,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(documents)
+def test_any_documents_are_a_server_or_a_documented_error(found: list[dict[str, Any]]) -> None:
+    try:
+        server = read_metadata(ISSUER, found, {})
+    except (ProtocolError, ConfigurationError) as error:
+        assert str(error).isprintable()
+        return
+    assert server.issuer.rstrip("/") == ISSUER
+    for url in (server.token_endpoint, server.authorization_endpoint, server.jwks_uri, server.end_session_endpoint):
+        assert not url or (secure(url) and url.isprintable())
+
+
+queries = st.lists(
+    st.tuples(
+        st.sampled_from(["code", "state", "iss", "error", "error_description", "x"]), st.text(max_size=8) | likely
+    ),
+    max_size=5,
+).map(lambda pairs: "&".join(f"{name}={value}" for name, value in pairs))
+
+
+@settings(max_examples=200, deadline=None)
+@given(queries | st.text(max_size=30), st.booleans(), st.sampled_from([REDIRECT + "?", REDIRECT + "?state=st&", ""]))
+def test_any_address_is_our_code_or_a_documented_error(query: str, promised: bool, base: str) -> None:
+    try:
+        code = redirected(query, base=base, promised=promised)
+    except (ErrorResponse, ProtocolError) as error:
+        assert str(error).isprintable()
+        return
+    assert code
+    assert base
+    assert "code" in query
 
 
 # ── what shows, and what is an address ───────────────────────────────────────────────────────────────────

@@ -75,22 +75,24 @@ class Connection:
 class Scripted:
     """A server on 127.0.0.1; `requests` and `connections` say what it saw."""
 
-    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, script: Script, *, tls: ssl.SSLContext | None = None, listener: socket.socket | None = None
+    ) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
         self.bytes_sent = 0
         self.stopping = threading.Event()
         self._script = script
-        self._tls = tls
+        self.tls = tls
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = listener or socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self._accepting = threading.Thread(target=self._accept, daemon=True)
 
     @property
     def url(self) -> str:
-        scheme = "https" if self._tls else "http"
+        scheme = "https" if self.tls else "http"
         return f"{scheme}://127.0.0.1:{self.port}/token"
 
     def __enter__(self) -> Self:
@@ -125,8 +127,8 @@ class Scripted:
 
     def _serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError, ConnectionError):
-            if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True)
+            if self.tls is not None:
+                sock = self.tls.wrap_socket(sock, server_side=True)
                 self._open.append(sock)
             self._script(Connection(self, sock))
         with contextlib.suppress(OSError):

@@ -218,6 +218,7 @@ def test_overrides_go_before_kept_documents_and_are_not_kept(
 
 
 @pytest.mark.parametrize("age", [86401, -60])
+@pytest.mark.hazard(33)
 def test_documents_that_are_too_old_or_from_the_future_are_asked_for_again(
     fake_provider: FakeProvider, folder: Path, kept: Path, age: float
 ) -> None:
@@ -266,6 +267,7 @@ def test_kept_garbage_of_endless_depth_is_ignored(fake_provider: FakeProvider, f
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o660])
+@pytest.mark.hazard(18)
 def test_kept_documents_that_others_could_have_touched_are_ignored(
     fake_provider: FakeProvider, folder: Path, kept: Path, mode: int
 ) -> None:
@@ -384,6 +386,7 @@ REPLIES: dict[str, tuple[Fault, type]] = {
 
 
 @pytest.mark.parametrize(("fault", "kind"), REPLIES.values(), ids=REPLIES)
+@pytest.mark.hazard(4, 27)
 def test_what_becomes_of_a_refresh_is_a_reply_and_it_is_sent_once(
     fake_provider: FakeProvider, fault: Fault, kind: type
 ) -> None:

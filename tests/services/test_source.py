@@ -88,6 +88,16 @@ class Flaky(MemoryStore):
         return super().commit(grant, expected=expected, reserve=reserve)
 
 
+class Leasing(Flaky):
+    """A store whose lock is a lease."""
+
+    def try_lock(self, key: GrantKey) -> Hold | None:
+        held = super().try_lock(key)
+        if held is not None:
+            held.lease = True  # type: ignore[misc]
+        return held
+
+
 class Held(Provider):
     """A provider whose refreshes stop where the test wants them to: before they are sent, or once answered."""
 
@@ -372,6 +382,7 @@ def test_the_representation_shows_no_secret(fake_provider: FakeProvider, store: 
 # One refresh for all.
 
 
+@pytest.mark.hazard(5, 6)
 def test_64_threads_at_the_end_of_a_token_make_one_request_and_all_succeed(
     fake_provider: FakeProvider, store: TokenStore
 ) -> None:
@@ -392,6 +403,7 @@ def test_two_sources_of_one_login_in_one_process_make_one_request(fake_provider:
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(5, 6)
 def test_two_processes_make_one_request(fake_provider: FakeProvider, folder: Path) -> None:
     store = FileStore(folder)
     one = signed_in(fake_provider, store, EXPIRED)
@@ -402,6 +414,7 @@ def test_two_processes_make_one_request(fake_provider: FakeProvider, folder: Pat
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(36)
 def test_each_login_is_renewed_by_itself(fake_provider_factory: Factory, store: TokenStore) -> None:
     one, two = fake_provider_factory(), fake_provider_factory()
     provider = held(one)
@@ -428,6 +441,7 @@ def test_a_waiting_process_adopts_the_new_token_without_the_lock(fake_provider: 
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(10)
 def test_a_process_that_waits_for_a_holder_that_dies_renews_by_itself(
     fake_provider: FakeProvider, folder: Path, key: GrantKey
 ) -> None:
@@ -442,6 +456,7 @@ def test_a_process_that_waits_for_a_holder_that_dies_renews_by_itself(
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(8, 10)
 def test_a_wait_for_another_process_ends_at_its_bound(fake_provider: FakeProvider, store: TokenStore) -> None:
     source = signed_in(fake_provider, store, EXPIRED, policy=Policy(wait_timeout=0.15))
     holder = store.try_lock(source.key)
@@ -456,6 +471,7 @@ def test_a_wait_for_another_process_ends_at_its_bound(fake_provider: FakeProvide
     assert source.token()
 
 
+@pytest.mark.hazard(8)
 def test_a_wait_for_another_thread_ends_at_its_bound(fake_provider: FakeProvider, store: TokenStore) -> None:
     provider = held(fake_provider)
     source = signed_in(fake_provider, store, EXPIRED, provider=provider)
@@ -468,6 +484,7 @@ def test_a_wait_for_another_thread_ends_at_its_bound(fake_provider: FakeProvider
     assert provider.calls == 1
 
 
+@pytest.mark.hazard(33)
 def test_a_clock_that_is_set_back_does_not_prolong_a_wait(
     fake_provider: FakeProvider, flaky: Flaky, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,6 +519,7 @@ def test_a_clock_that_is_set_back_just_before_a_wait_does_not_break_it(
 # Near its end: nobody waits.
 
 
+@pytest.mark.hazard(8)
 def test_near_its_end_the_old_token_is_given_at_once_and_one_renewal_runs_behind(
     fake_provider: FakeProvider, store: TokenStore
 ) -> None:
@@ -517,6 +535,7 @@ def test_near_its_end_the_old_token_is_given_at_once_and_one_renewal_runs_behind
     assert provider.calls == fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(8)
 def test_near_its_end_nobody_waits_for_another_process_either(fake_provider: FakeProvider, store: TokenStore) -> None:
     source = signed_in(fake_provider, store, STALE, policy=Policy(wait_timeout=3600))
     holder = store.try_lock(source.key)
@@ -544,6 +563,7 @@ def test_a_renewal_behind_that_fails_costs_the_caller_nothing_and_is_told_to_all
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(29)
 def test_a_refusal_behind_is_told_only_when_the_old_token_ends(
     fake_provider: FakeProvider, store: TokenStore, clock: Clock
 ) -> None:
@@ -557,6 +577,24 @@ def test_a_refusal_behind_is_told_only_when_the_old_token_ends(
     with pytest.raises(LoginRequired):
         source.token()
     assert fake_provider.stats.token_requests == 1
+
+
+def test_whoever_was_held_up_under_a_lease_before_it_could_send_begins_anew(
+    fake_provider: FakeProvider, clock: Clock
+) -> None:
+    store = Leasing()
+    source = signed_in(fake_provider, store, EXPIRED)
+
+    def stop_once(grant: Grant) -> None:  # as SIGSTOP does, between the marker and the send
+        if grant.marker is not None and clock.ahead == 0:
+            clock.ahead = 10.0
+
+    store.before_commit = stop_once
+    before = the_grant(store, fake_provider).tokens[0]
+    assert source.token() != before
+    assert (fake_provider.stats.token_requests, fake_provider.stats.replays) == (1, 0)
+    assert the_grant(store, fake_provider).order[1:] == (1, 0)
+    assert store.tries == 2
 
 
 def test_a_process_that_may_start_no_more_threads_renews_in_its_own(
@@ -575,6 +613,7 @@ def test_a_process_that_may_start_no_more_threads_renews_in_its_own(
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(2)
 def test_an_interrupt_just_before_the_worker_starts_does_not_shut_the_login_for_good(
     fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -612,6 +651,7 @@ def test_a_log_out_between_look_and_lock_ends_a_renewal_behind_and_keeps_nobody_
     assert fake_provider.stats.token_requests == 0
 
 
+@pytest.mark.hazard(1, 2)
 def test_a_worker_that_is_torn_down_frees_lock_and_gate_and_leaves_its_marker(
     fake_provider: FakeProvider, store: TokenStore
 ) -> None:
@@ -633,6 +673,7 @@ def test_a_worker_that_is_torn_down_frees_lock_and_gate_and_leaves_its_marker(
 # Interrupts (the subprocesses at the end show the same for whole programs).
 
 
+@pytest.mark.hazard(2)
 def test_an_interrupt_abandons_the_wait_and_nothing_else(fake_provider: FakeProvider, store: TokenStore) -> None:
     interrupted = threading.Event()
 
@@ -678,6 +719,7 @@ def test_an_interrupt_while_the_lock_is_taken_elsewhere_ends_the_wait_of_the_wor
     assert source.token()
 
 
+@pytest.mark.hazard(2)
 def test_an_interrupt_just_after_the_worker_has_started_ends_its_wait_too(
     fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -715,6 +757,7 @@ def test_a_refused_token_is_replaced_by_one_refresh(fake_provider: FakeProvider,
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(6)
 def test_many_threads_whose_token_is_refused_make_one_request(fake_provider: FakeProvider, store: TokenStore) -> None:
     source = signed_in(fake_provider, store)
     refused = source.token()
@@ -723,6 +766,7 @@ def test_many_threads_whose_token_is_refused_make_one_request(fake_provider: Fak
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(23)
 def test_a_refused_token_for_which_there_is_a_newer_one_needs_no_request(
     fake_provider: FakeProvider, folder: Path
 ) -> None:
@@ -735,6 +779,7 @@ def test_a_refused_token_for_which_there_is_a_newer_one_needs_no_request(
     assert fake_provider.log == []
 
 
+@pytest.mark.hazard(22)
 def test_a_token_that_is_refused_as_soon_as_it_was_received_is_not_renewed(
     fake_provider: FakeProvider, store: TokenStore
 ) -> None:
@@ -763,6 +808,7 @@ def test_a_renewal_without_a_login_requires_one(fake_provider: FakeProvider, sto
 # Refusals.
 
 
+@pytest.mark.hazard(28)
 def test_of_32_threads_with_a_dead_login_one_asks_and_all_are_told(
     fake_provider: FakeProvider, store: TokenStore
 ) -> None:
@@ -778,6 +824,7 @@ def test_of_32_threads_with_a_dead_login_one_asks_and_all_are_told(
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(28)
 def test_a_new_login_revives_the_same_sources(fake_provider: FakeProvider, store: TokenStore) -> None:
     one, two = signed_in(fake_provider, store, EXPIRED), a_source(fake_provider, store)
     fake_provider.end_sessions()
@@ -790,6 +837,7 @@ def test_a_new_login_revives_the_same_sources(fake_provider: FakeProvider, store
     assert one.token() == two.token() == made.tokens[0]
 
 
+@pytest.mark.hazard(11)
 def test_a_refused_refresh_waits_for_the_newer_record_of_a_sibling_that_takes_no_lock(
     fake_provider: FakeProvider, store: TokenStore
 ) -> None:
@@ -806,6 +854,7 @@ def test_a_refused_refresh_waits_for_the_newer_record_of_a_sibling_that_takes_no
     assert waiting.result(PATIENCE) == sibling.tokens[0]
 
 
+@pytest.mark.hazard(27)
 def test_a_provider_that_objects_to_us_ends_no_login(fake_provider: FakeProvider, store: TokenStore) -> None:
     source = signed_in(fake_provider, store, EXPIRED)
     fake_provider.faults.add(Fault.answer({"error": "invalid_client"}, 401))
@@ -824,6 +873,7 @@ def test_tokens_of_somebody_else_end_the_login_and_are_revoked(fake_provider: Fa
     assert fake_provider.stats.revocations == 1
 
 
+@pytest.mark.hazard(35)
 def test_tokens_of_an_odd_type_are_saved_and_refused(fake_provider: FakeProvider, store: TokenStore) -> None:
     source = signed_in(fake_provider, store, EXPIRED)
     odd = {"access_token": "x", "token_type": "mac", "expires_in": 300, "refresh_token": "rt_next"}
@@ -850,6 +900,7 @@ def lose_one(source: LoginSource) -> None:
     assert 0 < failed.value.retry_after < 2
 
 
+@pytest.mark.hazard(1, 32)
 def test_after_a_lost_answer_nothing_is_sent_before_its_time(fake_provider: FakeProvider, store: TokenStore) -> None:
     source = signed_in(fake_provider, store, EXPIRED)
     fake_provider.faults.add(Fault.drop_after())
@@ -859,6 +910,7 @@ def test_after_a_lost_answer_nothing_is_sent_before_its_time(fake_provider: Fake
     assert the_grant(store, fake_provider).state == "SPENDING"
 
 
+@pytest.mark.hazard(1)
 def test_a_lost_answer_is_asked_for_once_more_and_where_that_is_a_replay_a_login_is_required(
     fake_provider: FakeProvider, store: TokenStore, clock: Clock
 ) -> None:
@@ -872,6 +924,7 @@ def test_a_lost_answer_is_asked_for_once_more_and_where_that_is_a_replay_a_login
     assert (fake_provider.stats.token_requests, fake_provider.stats.replays) == (2, 1)
 
 
+@pytest.mark.hazard(1)
 def test_an_answer_that_is_lost_twice_is_lost(fake_provider: FakeProvider, store: TokenStore, clock: Clock) -> None:
     source = signed_in(fake_provider, store, EXPIRED)
     fake_provider.faults.add(Fault.drop_before(), times=2)
@@ -888,6 +941,7 @@ def test_an_answer_that_is_lost_twice_is_lost(fake_provider: FakeProvider, store
     assert fake_provider.faults.pending == 0
 
 
+@pytest.mark.hazard(1)
 def test_by_policy_a_lost_answer_is_not_asked_for_again(
     fake_provider: FakeProvider, store: TokenStore, clock: Clock
 ) -> None:
@@ -903,6 +957,7 @@ def test_by_policy_a_lost_answer_is_not_asked_for_again(
 
 @pytest.mark.parametrize("grace", [Grace.same_successor(60), Grace.sibling(60), Grace.count(3)], ids=lambda g: g.kind)
 @pytest.mark.parametrize("fault", [Fault.drop_after(), Fault.truncate(), Fault.garble()], ids=["drop", "cut", "garble"])
+@pytest.mark.hazard(1)
 def test_within_the_reuse_interval_a_lost_answer_is_made_good(
     fake_provider_factory: Factory, store: TokenStore, clock: Clock, grace: Grace, fault: Fault
 ) -> None:
@@ -936,6 +991,7 @@ def test_an_error_that_nobody_foresaw_is_an_answer_that_may_be_lost(
 
 
 @pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.hazard(32)
 def test_how_long_to_stay_away_holds_for_every_process(
     fake_provider: FakeProvider, folder: Path, clock: Clock, status: int
 ) -> None:
@@ -954,6 +1010,7 @@ def test_how_long_to_stay_away_holds_for_every_process(
     assert fake_provider.stats.token_requests == 2
 
 
+@pytest.mark.hazard(27, 32)
 def test_a_provider_that_is_down_ends_no_login_and_is_asked_less_and_less(
     fake_provider: FakeProvider, store: TokenStore, clock: Clock
 ) -> None:
@@ -975,6 +1032,7 @@ def test_a_provider_that_is_down_ends_no_login_and_is_asked_less_and_less(
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(8)
 def test_under_the_lock_nothing_but_token_requests_is_sent(fake_provider: FakeProvider, key: GrantKey) -> None:
     store = MemoryStore()
     under_the_lock: list[str] = []
@@ -1009,6 +1067,7 @@ def test_metadata_that_cannot_be_had_sends_nothing_and_ends_no_login(
 # A store that fails.
 
 
+@pytest.mark.hazard(9)
 def test_a_record_that_has_become_unreadable_costs_nobody_a_valid_token(
     fake_provider: FakeProvider, folder: Path, key: GrantKey
 ) -> None:
@@ -1032,6 +1091,7 @@ def test_a_store_that_cannot_even_be_looked_at_costs_nobody_a_valid_token(
     assert source.token() == known
 
 
+@pytest.mark.hazard(9)
 def test_a_store_that_cannot_be_read_spends_nothing(fake_provider: FakeProvider, flaky: Flaky) -> None:
     source = signed_in(fake_provider, flaky, EXPIRED)
     flaky.no_load = True
@@ -1041,6 +1101,7 @@ def test_a_store_that_cannot_be_read_spends_nothing(fake_provider: FakeProvider,
 
 
 @pytest.mark.parametrize("left", [EXPIRED, STALE])
+@pytest.mark.hazard(9)
 def test_a_store_that_cannot_be_locked_is_a_store_error_and_spends_nothing(
     fake_provider: FakeProvider, flaky: Flaky, left: float, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1056,6 +1117,7 @@ def test_a_store_that_cannot_be_locked_is_a_store_error_and_spends_nothing(
     assert "cannot follow phase" not in caplog.text
 
 
+@pytest.mark.hazard(9)
 def test_a_store_that_cannot_be_locked_spends_nothing(fake_provider: FakeProvider, flaky: Flaky) -> None:
     source = signed_in(fake_provider, flaky, EXPIRED)
     flaky.no_lock = True
@@ -1083,6 +1145,7 @@ def test_a_store_that_cannot_be_read_under_the_lock_spends_nothing_and_frees_the
     hold.release()
 
 
+@pytest.mark.hazard(3)
 def test_what_cannot_be_marked_is_not_spent(fake_provider: FakeProvider, flaky: Flaky) -> None:
     source = signed_in(fake_provider, flaky, EXPIRED)
     flaky.no_commit = True
@@ -1144,6 +1207,7 @@ def test_a_store_that_failed_behind_is_left_alone_for_a_while(
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(19)
 def test_a_record_that_is_damaged_while_it_is_used_is_a_corrupt_store_and_then_no_login(
     fake_provider: FakeProvider, folder: Path, key: GrantKey
 ) -> None:
@@ -1156,6 +1220,7 @@ def test_a_record_that_is_damaged_while_it_is_used_is_a_corrupt_store_and_then_n
         source.token()
 
 
+@pytest.mark.hazard(21)
 def test_an_older_copy_that_was_put_back_is_not_spent(
     fake_provider: FakeProvider, folder: Path, key: GrantKey, clock: Clock
 ) -> None:
@@ -1193,6 +1258,7 @@ def let_save(flaky: Flaky, source: LoginSource) -> None:
     until(lambda: module._gate(flaky, source.key).unsaved is None)
 
 
+@pytest.mark.hazard(3)
 def test_an_answer_that_cannot_be_saved_is_given_kept_and_told_of(
     fake_provider: FakeProvider, flaky: Flaky, unsaved: LoginSource, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1210,6 +1276,7 @@ def test_an_unsaved_answer_is_given_also_where_the_store_cannot_be_read(flaky: F
     assert unsaved.token() == token
 
 
+@pytest.mark.hazard(3)
 def test_an_unsaved_answer_keeps_the_lock_until_it_is_saved(
     fake_provider: FakeProvider, flaky: Flaky, unsaved: LoginSource, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1236,6 +1303,7 @@ def test_an_answer_that_cannot_be_saved_is_told_of_loudly(
     let_save(flaky, source)
 
 
+@pytest.mark.hazard(3)
 def test_an_unsaved_answer_that_has_expired_is_a_store_error_and_sends_nothing(
     fake_provider: FakeProvider, flaky: Flaky, unsaved: LoginSource, clock: Clock
 ) -> None:
@@ -1253,6 +1321,7 @@ def test_an_unsaved_answer_near_its_end_is_used_to_its_end(
     assert unsaved.token() == grant.tokens[0]
 
 
+@pytest.mark.hazard(3, 26)
 def test_an_unsaved_answer_is_not_saved_over_a_new_login_and_not_revoked(
     fake_provider: FakeProvider, flaky: Flaky, unsaved: LoginSource
 ) -> None:
@@ -1352,6 +1421,7 @@ def test_at_the_end_of_the_process_an_unsaved_answer_whose_record_was_removed_is
 
 
 @pytest.mark.parametrize("works", [True, False])
+@pytest.mark.hazard(3)
 def test_at_the_end_of_the_process_an_unsaved_answer_is_tried_once_more(
     fake_provider: FakeProvider,
     flaky: Flaky,
@@ -1377,6 +1447,7 @@ def test_at_the_end_of_the_process_an_unsaved_answer_is_tried_once_more(
     last_attempt()  # once it is saved there is nothing left to do
 
 
+@pytest.mark.hazard(3)
 def test_an_answer_is_saved_on_a_disk_that_is_full_by_now(
     fake_provider: FakeProvider, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1462,6 +1533,7 @@ def under_way(fake_provider: FakeProvider, store: TokenStore) -> Iterator[tuple[
     provider.let_go()
 
 
+@pytest.mark.hazard(30)
 def test_a_log_out_during_a_refresh_wins_and_what_came_is_revoked(
     fake_provider: FakeProvider, store: TokenStore, under_way: tuple[LoginSource, Future[TokenSet], Held]
 ) -> None:
@@ -1475,6 +1547,7 @@ def test_a_log_out_during_a_refresh_wins_and_what_came_is_revoked(
     assert fake_provider.stats.revocations == 1
 
 
+@pytest.mark.hazard(26)
 def test_a_log_in_during_a_refresh_wins_and_nothing_is_revoked(
     fake_provider: FakeProvider, store: TokenStore, under_way: tuple[LoginSource, Future[TokenSet], Held]
 ) -> None:
@@ -1498,6 +1571,7 @@ def test_a_log_in_does_not_wait_for_a_refresh_that_hangs(fake_provider: FakeProv
     assert waiting.result(PATIENCE) == made.tokens[0]
 
 
+@pytest.mark.hazard(7, 30)
 def test_a_log_out_between_look_and_mark_sends_nothing(fake_provider: FakeProvider, flaky: Flaky) -> None:
     source = signed_in(fake_provider, flaky, EXPIRED)
 
@@ -1631,6 +1705,7 @@ def run(script: str, fake: FakeProvider, folder: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.hazard(2)
 def test_an_interrupt_ends_only_the_wait_and_the_answer_is_saved(fake_provider: FakeProvider, folder: Path) -> None:
     store = FileStore(folder)
     signed_in(fake_provider, store, EXPIRED)
@@ -1660,6 +1735,7 @@ def test_an_interrupt_ends_only_the_wait_and_the_answer_is_saved(fake_provider: 
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(2)
 def test_after_an_interrupt_the_same_program_goes_on(fake_provider: FakeProvider, folder: Path) -> None:
     signed_in(fake_provider, FileStore(folder), EXPIRED)
     said = run(
@@ -1723,6 +1799,7 @@ def test_an_interrupt_while_another_process_is_waited_for_ends_the_wait_and_send
     assert fake_provider.stats.token_requests == 0
 
 
+@pytest.mark.hazard(2)
 def test_a_program_that_ends_waits_for_the_renewal_behind_it(fake_provider: FakeProvider, folder: Path) -> None:
     store = FileStore(folder)
     signed_in(fake_provider, store, STALE)
@@ -1745,6 +1822,23 @@ def test_a_program_that_ends_waits_for_the_renewal_behind_it(fake_provider: Fake
     assert fake_provider.stats.token_requests == 1
 
 
+def test_the_end_of_the_process_sees_its_workers_through_however_often_it_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Run:
+        over = threading.Event()
+
+    def interrupted_wait() -> None:
+        Run.over.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run.over, "wait", interrupted_wait)
+    monkeypatch.setattr(module, "_under_way", {Run()})
+    module._see_through()
+    assert Run.over.is_set()
+
+
+@pytest.mark.hazard(13)
 def test_a_forked_child_gets_tokens_while_a_thread_of_its_parent_renews_them(
     fake_provider: FakeProvider, folder: Path
 ) -> None:
@@ -1781,6 +1875,7 @@ def test_a_forked_child_gets_tokens_while_a_thread_of_its_parent_renews_them(
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(13)
 def test_a_forked_child_renews_by_itself(fake_provider: FakeProvider, folder: Path) -> None:
     signed_in(fake_provider, FileStore(folder))
     said = run(
@@ -1816,6 +1911,7 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 
+@pytest.mark.hazard(13)
 def test_a_forked_child_does_not_spend_what_its_parent_has_in_memory(fake_provider: FakeProvider, folder: Path) -> None:
     signed_in(fake_provider, FileStore(folder), EXPIRED)
     assert run(FORKED_MEMORY, fake_provider, folder)
@@ -1855,6 +1951,7 @@ def test_a_gate_lets_one_in_at_a_time_and_news_end_a_wait() -> None:
     assert gate.enter()
 
 
+@pytest.mark.hazard(39)
 def test_a_form_that_is_sent_holds_secrets_only(fake_provider: FakeProvider, store: TokenStore) -> None:
     """What a debugger shows of a refresh under way must not be a token (HAZARDS 39)."""
     seen: list[Form] = []

@@ -110,6 +110,7 @@ def test_a_plain_request_takes_headers_and_may_have_none(serve: Serve) -> None:
     assert [b"Bearer x" in request for request in server.requests] == [False, True]
 
 
+@pytest.mark.hazard(4)
 def test_a_connection_is_never_used_twice(serve: Serve) -> None:
     def script(connection: Connection) -> None:
         while True:
@@ -160,6 +161,7 @@ def test_an_answer_of_any_status_is_an_answer(serve: Serve, status: str) -> None
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.hazard(4, 25)
 def test_a_redirect_is_not_followed(serve: Serve, status: int) -> None:
     elsewhere = serve(saying(answer()))
     server = serve(saying(answer(b"", status=f"{status} Go", location=elsewhere.url)))
@@ -293,6 +295,16 @@ def test_a_name_without_an_address_was_never_sent(monkeypatch: pytest.MonkeyPatc
     refused_by("https://id.example.org/token")
 
 
+@pytest.mark.hazard(8)
+def test_a_name_whose_look_up_hangs_is_given_up_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's resolver asks each of its servers several times, for five seconds each."""
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(20))
+    with bounded():
+        refused_by("https://id.example.org/token", budget=BUDGET)
+    over.set()
+
+
 def test_a_slow_handshake_with_one_of_many_addresses_has_what_is_left_of_the_budget(
     serve: Serve, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +397,7 @@ BREAKS: dict[str, Callable[[Connection], None]] = {
 
 
 @pytest.mark.parametrize("script", BREAKS.values(), ids=BREAKS)
+@pytest.mark.hazard(1, 4)
 def test_a_connection_that_stood_and_brought_no_answer_may_have_been_sent(
     serve: Serve, script: Callable[[Connection], None]
 ) -> None:
@@ -428,6 +441,7 @@ HANGS: dict[str, Callable[[Connection], None]] = {
 
 
 @pytest.mark.parametrize("script", HANGS.values(), ids=HANGS)
+@pytest.mark.hazard(8)
 def test_an_answer_that_does_not_end_is_given_up_within_the_budget(
     serve: Serve, script: Callable[[Connection], None]
 ) -> None:
@@ -445,21 +459,41 @@ def test_a_trickle_under_tls_is_given_up_within_the_budget(serve: Serve, certifi
         lost_by(server.url, budget=BUDGET, route=Route(verify=certificates.ca))
 
 
-def test_an_answer_that_is_whole_only_after_its_time_is_lost(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = serve(saying(answer(b"")))
+@pytest.mark.parametrize("body", [b"", b"{}"])
+def test_after_its_time_an_answer_that_may_not_be_whole_is_lost(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    server = serve(saying(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + body))
     monkeypatch.setattr(module._Watch, "expired", property(lambda watch: watch.stood))
     monkeypatch.setattr(module._Watch, "cut", lambda watch: None)
     assert str(lost_by(server.url)).endswith("no answer in time")
 
 
+def test_an_answer_that_is_whole_is_good_however_late_this_process_comes_to_read_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(saying(answer(b"{}")))
+    monkeypatch.setattr(module._Watch, "expired", property(lambda watch: watch.stood))
+    assert Transport().post(server.url, [], {}, budget=BUDGET).body == b"{}"
+
+
 def test_a_connection_that_comes_about_after_the_time_is_cut_at_once(serve: Serve) -> None:
     server = serve(saying(answer()))
-    watch = module._Watch(time.monotonic() - 1)
+    watch = module._Watch(-1)
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         watch.hold(sock)
         assert sock.recv(1) == b""
     watch.close()
     watch.cut()  # a closed one is left alone
+
+
+def test_nothing_is_sent_by_a_machine_that_slept_while_it_connected(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(saying(answer()))
+    monkeypatch.setattr(module._Watch, "overslept", property(lambda watch: True))
+    assert "took too long to connect" in str(refused_by(server.url))
+    assert not any(server.requests)
 
 
 # Bounds of size.
@@ -544,6 +578,7 @@ def test_an_address_that_cannot_be_read_is_a_configuration_error() -> None:
         post("https://[/token")
 
 
+@pytest.mark.hazard(25)
 def test_netrc_is_not_consulted(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
@@ -578,6 +613,7 @@ def test_a_broken_answer_shows_none_of_its_tokens_in_the_message(serve: Serve, d
     assert CANARY not in str(failed.value)
 
 
+@pytest.mark.hazard(39)
 def test_no_frame_behind_an_error_holds_more_than_secrets(serve: Serve) -> None:
     server = serve(Connection.reset_unread)
     with pytest.raises(AnswerLost) as failed:

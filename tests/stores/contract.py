@@ -146,6 +146,11 @@ class StoreContract:
         store.commit(a_grant(), expected=None)
         assert content(twin.load(KEY).grant) == a_grant()
 
+    def test_a_glance_finds_what_loading_finds(self, store: TokenStore, twin: TokenStore) -> None:
+        assert twin.peek(KEY).grant is None
+        store.commit(a_grant(), expected=None)
+        assert content(twin.peek(KEY).grant) == a_grant()
+
     def test_a_loaded_secret_is_a_secret(self, store: TokenStore) -> None:
         store.commit(a_grant(), expected=None)
         grant = store.load(KEY).grant
@@ -186,6 +191,7 @@ class StoreContract:
         assert store.load(KEY).grant is None
 
     @pytest.mark.parametrize("expected", [(0, 9, 9), (1, 0, 1), (1, 1, 0), (2, 0, 0)])
+    @pytest.mark.hazard(5, 26)
     def test_a_commit_that_expects_another_order_is_refused_and_told_what_is_there(
         self, store: TokenStore, expected: Order
     ) -> None:
@@ -195,6 +201,7 @@ class StoreContract:
         assert content(refused.value.current) == a_grant()
         assert content(store.load(KEY).grant) == a_grant()
 
+    @pytest.mark.hazard(12, 21)
     def test_a_writer_whose_base_is_gone_cannot_lower_the_order(self, store: TokenStore, twin: TokenStore) -> None:
         store.commit(a_grant(), expected=None)
         for attempt in range(1, 6):
@@ -265,18 +272,22 @@ class StoreContract:
 
     # The lock.
 
+    @pytest.mark.hazard(14)
     def test_a_held_lock_is_refused_to_the_same_thread(self, store: TokenStore, held: Hold) -> None:
         assert store.try_lock(KEY) is None
         held.release()
 
+    @pytest.mark.hazard(14)
     def test_a_held_lock_is_refused_to_another_object_of_the_place(self, twin: TokenStore, held: Hold) -> None:
         assert twin.try_lock(KEY) is None
         held.release()
 
+    @pytest.mark.hazard(14)
     def test_a_held_lock_is_refused_to_other_threads(self, store: TokenStore, held: Hold) -> None:
         assert together(8, lambda _: store.try_lock(KEY)) == [None] * 8
         held.release()
 
+    @pytest.mark.hazard(14)
     def test_of_many_threads_one_gets_the_lock(self, store: TokenStore) -> None:
         for _ in range(10):
             had = [hold for hold in together(16, lambda _: store.try_lock(KEY)) if hold is not None]
@@ -343,6 +354,82 @@ class StoreContract:
             store.commit(a_grant(order=(1, 0, 2)), expected=(1, 0, 1), reserve=True)
         assert content(store.load(KEY).grant) == a_grant()
 
+    # Notices.
+
+    def test_a_login_that_nobody_is_asked_for_has_no_notice(self, store: TokenStore) -> None:
+        assert store.notice(KEY) is None
+
+    def test_what_was_posted_is_read_by_all(self, store: TokenStore, twin: TokenStore) -> None:
+        assert store.post(KEY, b"first", instead_of=None)
+        assert store.notice(KEY) == twin.notice(KEY) == b"first"
+        assert twin.post(KEY, b"second", instead_of=b"first")
+        assert store.notice(KEY) == twin.notice(KEY) == b"second"
+
+    @pytest.mark.parametrize("there", [None, b"there"])
+    @pytest.mark.parametrize("wanted", [None, b"ours"])
+    def test_a_notice_gives_way_only_to_whoever_knows_it(
+        self, store: TokenStore, twin: TokenStore, there: bytes | None, wanted: bytes | None
+    ) -> None:
+        if there is not None:
+            assert store.post(KEY, there, instead_of=None)
+        assert not twin.post(KEY, wanted, instead_of=b"something else")
+        if there is not None:
+            assert not twin.post(KEY, wanted, instead_of=None)
+        assert store.notice(KEY) == there
+
+    def test_a_notice_is_taken_down_by_whoever_knows_it(self, store: TokenStore, twin: TokenStore) -> None:
+        store.post(KEY, b"there", instead_of=None)
+        assert twin.post(KEY, None, instead_of=b"there")
+        assert store.notice(KEY) is None
+        assert store.post(KEY, None, instead_of=None)
+        assert store.post(KEY, b"next", instead_of=None)
+        assert twin.notice(KEY) == b"next"
+
+    def test_of_many_that_post_at_once_one_is_told_that_it_did(self, store: TokenStore, twin: TokenStore) -> None:
+        for turn in range(4):
+            before = store.notice(KEY)
+
+            def post(index: int, turn: int = turn, before: bytes | None = before) -> bool:
+                return (store if index % 2 else twin).post(KEY, f"{turn}-{index}".encode(), instead_of=before)
+
+            told = together(8, post)
+            assert told.count(True) == 1
+            assert store.notice(KEY) == f"{turn}-{told.index(True)}".encode()
+
+    def test_a_notice_is_no_record_and_a_record_is_no_notice(self, store: TokenStore, twin: TokenStore) -> None:
+        store.post(KEY, b"there", instead_of=None)
+        assert twin.load(KEY)[:2] == (None, None)
+        assert twin.stamp(KEY) is None
+        assert list(twin.grants()) == []
+        made = store.commit(a_grant(), expected=None)
+        assert twin.notice(KEY) == b"there"
+        store.post(KEY, b"next", instead_of=b"there")
+        assert content(twin.load(KEY).grant) == a_grant()
+        assert twin.stamp(KEY) == made
+        store.post(KEY, None, instead_of=b"next")
+        assert content(twin.load(KEY).grant) == a_grant()
+
+    def test_each_login_has_its_own_notice(self, store: TokenStore, twin: TokenStore) -> None:
+        other = replace(KEY, account="another")
+        store.post(KEY, b"there", instead_of=None)
+        assert twin.notice(other) is None
+        store.post(other, b"other", instead_of=None)
+        store.post(KEY, None, instead_of=b"there")
+        assert twin.notice(other) == b"other"
+
+    @pytest.mark.parametrize(
+        "notice", [b"", b"\0", b"\xff\xfe not text", b'{"a": 1}\n', bytes(range(256)) * 4096], ids=len
+    )
+    def test_any_bytes_are_a_notice(self, store: TokenStore, twin: TokenStore, notice: bytes) -> None:
+        assert store.post(KEY, notice, instead_of=None)
+        assert twin.notice(KEY) == notice
+        assert twin.post(KEY, None, instead_of=notice)
+
+    def test_a_held_lock_hinders_no_notice(self, twin: TokenStore, held: Hold) -> None:
+        assert twin.post(KEY, b"there", instead_of=None)
+        assert twin.notice(KEY) == b"there"
+        held.release()
+
     # All logins.
 
     def test_an_empty_store_lists_no_login(self, store: TokenStore) -> None:
@@ -362,6 +449,7 @@ class StoreContract:
     # Keys.
 
     @pytest.mark.parametrize("member", ["issuer", "client_id", "account"])
+    @pytest.mark.hazard(36)
     def test_logins_that_differ_in_one_part_of_the_key_do_not_collide(self, store: TokenStore, member: str) -> None:
         keys = [replace(KEY, **{member: f"{getattr(KEY, member)}{end}"}) for end in ("", "a", "A", "b", "/", " ")]
         for number, key in enumerate(keys, 1):
@@ -370,6 +458,7 @@ class StoreContract:
         assert len(list(store.grants())) == len(keys)
 
     @pytest.mark.parametrize("separator", ["/", "|", ":", "-", " ", "\n"])
+    @pytest.mark.hazard(36)
     def test_a_separator_that_moves_within_the_key_makes_another_login(self, store: TokenStore, separator: str) -> None:
         keys = [
             GrantKey("https://id", f"a{separator}b", "c"),

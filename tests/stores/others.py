@@ -8,10 +8,11 @@ from multiprocessing.connection import Connection
 from contract import KEY, increment
 
 from loginonce.stores.file import FileStore
+from loginonce.stores.locks import LockKind
 
 
-def count_up(folder: str, times: int) -> None:
-    store = FileStore(folder)
+def count_up(folder: str, times: int, lock: LockKind = "flock") -> None:
+    store = FileStore(folder, lock=lock)
     for _ in range(times):
         increment(store)
 
@@ -33,9 +34,9 @@ def hold_the_guard(folder: str, line: Connection) -> None:
         line.recv()
 
 
-def try_often(folder: str, seconds: float, inside: str) -> tuple[int, int]:
+def try_often(folder: str, seconds: float, inside: str, lock: LockKind = "flock") -> tuple[int, int]:
     """How often the lock was had, and how often somebody else was inside then."""
-    store = FileStore(folder)
+    store = FileStore(folder, lock=lock)
     had = intruders = 0
     until = time.monotonic() + seconds
     while time.monotonic() < until:

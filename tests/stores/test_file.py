@@ -105,6 +105,7 @@ def test_compare_and_set_by_8_processes_loses_nothing(store: FileStore, folder: 
     assert store.load(KEY).grant.generation == 8 * 50  # type: ignore[union-attr]
 
 
+@pytest.mark.hazard(5, 10)
 def test_the_lock_excludes_another_process_until_it_is_released(store: FileStore, folder: Path) -> None:
     with in_another_process(others.hold_the_lock, folder) as (_, line):
         assert line.recv() is True
@@ -116,6 +117,7 @@ def test_the_lock_excludes_another_process_until_it_is_released(store: FileStore
         hold.release()
 
 
+@pytest.mark.hazard(10)
 def test_the_lock_is_free_once_its_holder_was_killed(store: FileStore, folder: Path) -> None:
     with in_another_process(others.hold_the_lock, folder) as (process, line):
         assert line.recv() is True
@@ -186,6 +188,7 @@ def test_the_lock_is_free_once_its_holder_was_killed_though_a_forked_child_lives
 
 
 @pytest.mark.slow
+@pytest.mark.hazard(5)
 def test_of_6_processes_that_try_all_the_time_two_never_hold_the_lock(store: FileStore, folder: Path) -> None:
     with SPAWN.Pool(6) as pool:
         results = pool.starmap(others.try_often, [(str(folder), 5.0, str(folder / "inside"))] * 6)
@@ -193,6 +196,7 @@ def test_of_6_processes_that_try_all_the_time_two_never_hold_the_lock(store: Fil
     assert sum(intruders for _, intruders in results) == 0
 
 
+@pytest.mark.hazard(10)
 def test_the_lock_file_is_never_deleted(store: FileStore, record: Path) -> None:
     lock, guard = beside(record, ".lock"), beside(record, ".guard")
     hold = store.try_lock(KEY)
@@ -252,6 +256,7 @@ def modes(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o027, 0o077])
+@pytest.mark.hazard(18)
 def test_folder_and_files_are_for_their_owner_alone(folder: Path, mask: int) -> None:
     with umask(mask):
         store = FileStore(folder)
@@ -277,6 +282,7 @@ def advised_command(error: StoreError) -> str:
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o620, 0o640, 0o644, 0o666, 0o777])
+@pytest.mark.hazard(18)
 def test_a_record_open_to_others_is_refused_until_the_advised_command_was_run(
     store: FileStore, record: Path, mode: int
 ) -> None:
@@ -292,6 +298,7 @@ def test_a_record_open_to_others_is_refused_until_the_advised_command_was_run(
 
 
 @pytest.mark.parametrize("mode", [0o701, 0o710, 0o755, 0o777])
+@pytest.mark.hazard(18)
 def test_in_a_folder_open_to_others_nothing_is_spent_or_saved(store: FileStore, folder: Path, mode: int) -> None:
     folder.chmod(mode)
     with pytest.raises(StoreError) as refused:
@@ -329,6 +336,7 @@ def test_a_leftover_open_to_others_does_not_open_the_record(store: FileStore, re
 
 @as_root
 @pytest.mark.parametrize("what", ["record", "folder", "store-id"])
+@pytest.mark.hazard(18)
 def test_what_belongs_to_somebody_else_is_refused(store: FileStore, record: Path, what: str) -> None:
     theirs = {"record": record, "folder": record.parent, "store-id": record.parent / "store-id"}[what]
     os.chown(theirs, NOBODY, NOBODY)
@@ -353,6 +361,7 @@ def test_on_a_platform_without_user_ids_the_mode_is_not_judged(
 # Links, and things that are no files.
 
 
+@pytest.mark.hazard(18)
 def test_a_symbolic_link_in_place_of_the_record_is_refused(store: FileStore, record: Path, tmp_path: Path) -> None:
     shutil.move(record, tmp_path / "elsewhere")
     record.symlink_to(tmp_path / "elsewhere")
@@ -365,6 +374,7 @@ def test_a_symbolic_link_in_place_of_the_record_is_refused(store: FileStore, rec
 
 @pytest.mark.parametrize("dangling", [False, True])
 @pytest.mark.parametrize("suffix", [".lock", ".guard"])
+@pytest.mark.hazard(18)
 def test_a_symbolic_link_in_place_of_a_lock_is_refused(
     store: FileStore, record: Path, tmp_path: Path, suffix: str, dangling: bool
 ) -> None:
@@ -391,6 +401,7 @@ def test_a_symbolic_link_in_place_of_a_temporary_file_is_not_written_through(
     assert store.load(KEY).grant.order == (1, 0, 0)  # type: ignore[union-attr]
 
 
+@pytest.mark.hazard(20)
 def test_a_folder_that_is_a_symbolic_link_is_the_folder_it_leads_to(store: FileStore, folder: Path) -> None:
     link = folder.with_name("link")
     link.symlink_to(folder)
@@ -406,6 +417,7 @@ def test_a_tilde_in_the_address_is_the_home_folder(tmp_path: Path, monkeypatch: 
     assert FileStore("~/logins").identity == f"file:{tmp_path}/logins"
 
 
+@pytest.mark.hazard(20)
 def test_a_hard_link_to_the_record_is_not_written_through(store: FileStore, record: Path, tmp_path: Path) -> None:
     backup = tmp_path / "backup"
     os.link(record, backup)
@@ -466,6 +478,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.hazard(19)
 def test_a_damaged_record_is_set_aside_told_of_once_and_then_there_is_no_login(
     store: FileStore, record: Path, damage: Callable[[bytes], bytes]
 ) -> None:
@@ -481,6 +494,14 @@ def test_a_damaged_record_is_set_aside_told_of_once_and_then_there_is_no_login(
     assert FileStore(record.parent).load(KEY).grant is None
     store.commit(a_grant(order=(2, 0, 0)), expected=None)
     assert store.load(KEY).grant.order == (2, 0, 0)  # type: ignore[union-attr]
+
+
+def test_a_glance_at_a_damaged_record_leaves_it_where_it_is(store: FileStore, record: Path) -> None:
+    record.write_bytes(b"garbage")
+    for _ in range(2):
+        with pytest.raises(CorruptStore, match="does not begin like a login record"):
+            store.peek(KEY)
+    assert record.read_bytes() == b"garbage"
 
 
 def test_every_flipped_bit_is_noticed(store: FileStore, record: Path) -> None:
@@ -570,6 +591,7 @@ def test_a_record_of_a_newer_version_is_refused_and_left_alone(store: FileStore,
 # Copies (HAZARDS 21).
 
 
+@pytest.mark.hazard(21)
 def test_a_record_copied_from_another_store_is_refused(store: FileStore, record: Path, tmp_path: Path) -> None:
     other = FileStore(tmp_path / "other")
     other.commit(a_grant(replace(KEY, account="another")), expected=None)
@@ -589,6 +611,7 @@ def test_a_record_copied_to_where_there_was_no_store_is_refused(record: Path, tm
         other.load(KEY)
 
 
+@pytest.mark.hazard(21, 36)
 def test_a_record_copied_to_the_name_of_another_login_is_refused(store: FileStore, record: Path) -> None:
     other = replace(KEY, account="another")
     shutil.copy2(record, store.location(other))
@@ -653,6 +676,7 @@ def fill(disk: Path) -> None:
                     ballast.write(bytes(size))
 
 
+@pytest.mark.hazard(3)
 def test_on_a_full_disk_reserving_fails_and_nothing_has_changed(on_disk: FileStore, disk: Path) -> None:
     before = Path(on_disk.location(KEY)).read_bytes()
     stamp = on_disk.stamp(KEY)
@@ -665,6 +689,7 @@ def test_on_a_full_disk_reserving_fails_and_nothing_has_changed(on_disk: FileSto
     on_disk.commit(a_grant(order=(1, 0, 1)), expected=(1, 0, 0), reserve=True)
 
 
+@pytest.mark.hazard(3)
 def test_what_was_reserved_is_there_though_the_disk_was_filled_in_between(on_disk: FileStore, disk: Path) -> None:
     on_disk.commit(a_grant(order=(1, 0, 1)), expected=(1, 0, 0), reserve=True)
     fill(disk)
@@ -715,6 +740,7 @@ def test_a_first_login_on_a_full_disk_is_a_store_error(disk: Path) -> None:
     assert store.load(KEY).grant is None
 
 
+@pytest.mark.hazard(3, 9)
 def test_on_a_read_only_disk_logins_are_read_and_nothing_is_locked_or_saved(on_disk: FileStore, disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     assert content(on_disk.load(KEY).grant) == a_grant()
@@ -726,6 +752,101 @@ def test_on_a_read_only_disk_logins_are_read_and_nothing_is_locked_or_saved(on_d
     ):
         with pytest.raises(StoreError, match="read-only file system; set LOGINONCE_HOME"):
             work()
+    assert content(on_disk.load(KEY).grant) == a_grant()
+
+
+# Notices.
+
+
+@pytest.fixture
+def notice(store: FileStore, record: Path) -> Path:
+    """The file of a notice that has been posted."""
+    assert store.post(KEY, b"there", instead_of=None)
+    return beside(record, ".notice")
+
+
+def test_a_notice_is_a_private_file_whatever_the_umask(folder: Path, record: Path) -> None:
+    before = os.umask(0)
+    try:
+        FileStore(folder).post(KEY, b"there", instead_of=None)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(beside(record, ".notice").stat().st_mode) == 0o600
+
+
+def test_a_first_notice_makes_a_private_folder(folder: Path) -> None:
+    FileStore(folder).post(KEY, b"there", instead_of=None)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_notice_that_is_taken_down_leaves_no_file(store: FileStore, notice: Path) -> None:
+    store.post(KEY, None, instead_of=b"there")
+    assert not list(notice.parent.glob("*.notice*"))
+
+
+def test_a_symbolic_link_in_place_of_a_notice_is_neither_read_nor_replaced(
+    store: FileStore, notice: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "elsewhere"
+    shutil.move(notice, target)
+    notice.symlink_to(target)
+    for work in (lambda: store.notice(KEY), lambda: store.post(KEY, b"next", instead_of=b"there")):
+        with pytest.raises(StoreError, match="symbolic link"):
+            work()
+    assert target.read_bytes() == b"there"
+
+
+def test_a_symbolic_link_where_a_notice_is_written_is_not_followed(
+    store: FileStore, notice: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "elsewhere"
+    target.write_bytes(b"precious")
+    notice.with_suffix(".notice.next").symlink_to(target)
+    with pytest.raises(StoreError, match="symbolic link"):
+        store.post(KEY, b"next", instead_of=b"there")
+    assert target.read_bytes() == b"precious"
+
+
+def test_a_notice_that_others_could_have_written_is_refused(store: FileStore, notice: Path) -> None:
+    notice.chmod(0o666)
+    with pytest.raises(StoreError, match="chmod 600"):
+        store.notice(KEY)
+
+
+def test_a_notice_that_cannot_be_read_is_a_store_error(
+    store: FileStore, notice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing(errno.EACCES))
+        with pytest.raises(StoreError, match="permission was refused"):
+            store.notice(KEY)
+
+
+@pytest.mark.parametrize("call", ["replace", "unlink", "open", "write"])
+def test_a_notice_that_cannot_be_changed_is_a_store_error_and_stays_whole(
+    store: FileStore, notice: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing(errno.EROFS))
+        with pytest.raises(StoreError, match="read-only"):
+            store.post(KEY, None if call == "unlink" else b"next", instead_of=b"there")
+    assert store.notice(KEY) == b"there"
+
+
+def test_on_a_read_only_disk_a_notice_is_read_and_none_is_posted(on_disk: FileStore, disk: Path) -> None:
+    on_disk.post(KEY, b"there", instead_of=None)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert on_disk.notice(KEY) == b"there"
+    for wanted in (b"next", None):
+        with pytest.raises(StoreError, match="read-only file system"):
+            on_disk.post(KEY, wanted, instead_of=b"there")
+
+
+def test_on_a_full_disk_no_notice_is_posted_and_the_record_stays(on_disk: FileStore, disk: Path) -> None:
+    fill(disk)
+    with pytest.raises(StoreError, match="the disk is full"):
+        on_disk.post(KEY, b"x" * 20_000, instead_of=None)
+    assert on_disk.notice(KEY) is None
     assert content(on_disk.load(KEY).grant) == a_grant()
 
 
@@ -803,6 +924,7 @@ def prepared(folder: Path, reserve: bool) -> tuple[FileStore, Order]:
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("reserve", [True, False])
+@pytest.mark.hazard(3, 19)
 def test_an_error_at_any_system_call_leaves_the_old_or_the_new_record_whole(
     tmp_path: Path, reserve: bool, number: int
 ) -> None:
@@ -836,6 +958,7 @@ def test_an_error_before_the_replacement_is_told_and_has_changed_nothing(tmp_pat
 
 
 @pytest.mark.parametrize("reserve", [True, False])
+@pytest.mark.hazard(2, 19)
 def test_a_process_that_ends_after_any_system_call_leaves_the_old_or_the_new_record_whole(
     tmp_path: Path, reserve: bool
 ) -> None:
@@ -945,6 +1068,7 @@ def test_a_schema_of_5000_digits_is_a_store_error(store: FileStore, record: Path
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.hazard(17)
 def test_a_file_system_without_locks_is_a_store_error_and_no_soft_lock_is_made(
     store: FileStore, record: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -959,6 +1083,7 @@ def test_a_file_system_without_locks_is_a_store_error_and_no_soft_lock_is_made(
     assert set(record.parent.iterdir()) - before <= {beside(record, ".lock")}
 
 
+@pytest.mark.hazard(17)
 def test_a_file_system_without_locks_is_a_store_error_and_gets_no_soft_lock(
     store: FileStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1010,6 +1135,22 @@ def test_where_nothing_can_be_allocated_the_room_is_written(
     assert Path(f"{record}.room").stat().st_size >= module.ROOM
     store.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 1))
     assert not Path(f"{record}.room").exists()
+
+
+def test_room_that_a_crash_has_left_is_reserved_again_where_the_c_library_has_to_write_it(
+    store: FileStore, record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def emulated(descriptor: int, offset: int, size: int) -> None:
+        """As glibc does it where the file system cannot (NFS, ZFS, FUSE): it looks before it writes."""
+        for at in range(offset, offset + size, 4096):
+            if at >= os.fstat(descriptor).st_size or os.pread(descriptor, 1, at) == bytes(1):
+                os.pwrite(descriptor, bytes(1), at)
+
+    monkeypatch.setattr(os, "posix_fallocate", emulated)
+    store.commit(a_grant(order=(1, 0, 1)), expected=(1, 0, 0), reserve=True)
+    assert Path(f"{record}.room").stat().st_size > 0  # here the process was killed
+    store.commit(a_grant(order=(1, 0, 2)), expected=(1, 0, 1), reserve=True)
+    assert content(store.load(KEY).grant) == a_grant(order=(1, 0, 2))
 
 
 # What a refresh costs, and in which order it happens.

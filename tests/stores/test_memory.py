@@ -59,12 +59,19 @@ def test_a_forked_child_reads_what_there_was(store: MemoryStore) -> None:
     assert in_a_child(lambda: store.load(KEY).grant == a_grant() and len(list(store.grants())) == 1)
 
 
+@pytest.mark.hazard(13)
 def test_a_forked_child_may_not_lock(store: MemoryStore) -> None:
     assert in_a_child(lambda: refused(lambda: store.try_lock(KEY)))
 
 
 def test_a_forked_child_may_not_write(store: MemoryStore) -> None:
     assert in_a_child(lambda: refused(lambda: store.commit(a_grant(order=(2, 0, 0)), expected=(1, 0, 0))))
+
+
+def test_a_forked_child_neither_reads_nor_posts_a_notice(store: MemoryStore) -> None:
+    store.post(KEY, b"there", instead_of=None)
+    assert in_a_child(lambda: refused(lambda: store.notice(KEY)))
+    assert in_a_child(lambda: refused(lambda: store.post(KEY, None, instead_of=b"there")))
 
 
 def test_a_child_that_is_forked_while_a_thread_writes_is_refused_and_does_not_hang(store: MemoryStore) -> None:
@@ -80,6 +87,7 @@ def test_a_store_that_was_made_by_another_process_is_not_ours(
     assert store.location(KEY) == f"the memory of process {store._pid}"
 
 
+@pytest.mark.hazard(15)
 def test_a_store_in_memory_cannot_be_sent_to_another_process(store: MemoryStore) -> None:
     with pytest.raises(TypeError, match="use the default file store"):
         pickle.dumps(store)

@@ -6,6 +6,7 @@ import getpass
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -19,12 +20,13 @@ import click
 from ..config import GrantType, Settings, add_profile, profile_name, profiles, settings
 from ..errors import ConfigurationError, LoginFailed, LoginonceError, LoginRequired, TransportError
 from ..home import config_file
+from ..login.text import good_for
 from ..model import Account, scope_set
-from ..session import Session
-from .text import moment, plain, say
+from ..session import Session, presenter_here
+from ..text import moment, plain, say
 
 if TYPE_CHECKING:
-    from ..login.flow import Progress
+    from ..login.flow import Presenter, Progress
 
 __all__ = ["run", "show_warnings"]
 
@@ -164,15 +166,17 @@ def loginonce() -> None:
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="How long to wait.")
 @click.option("--client-secret-stdin", is_flag=True, help="Read the client's secret from standard input.")
 @click.option("--refresh-token-stdin", is_flag=True, help="Take over a login: its refresh token by standard input.")
+@click.option("--qr", is_flag=True, help="On a terminal, draw the address to open elsewhere as a QR code too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line: pending, …, signed_in or failed.")
-def login(profile: str | None, *, as_json: bool, **options: Any) -> None:
+def login(profile: str | None, *, as_json: bool, qr: bool, **options: Any) -> None:
     """Sign in, if nobody has yet.
 
     With --issuer and --client-id a new PROFILE is made of it, once the sign-in has worked.  A secret never
     comes by an option: by standard input, by LOGINONCE_CLIENT_SECRET, or typed where it does not show.
     """
+    presenter = _Witness(_JsonPresenter() if as_json else presenter_here(qr=qr))
     try:
-        _login(profile, as_json=as_json, **options)
+        _login(profile, presenter, as_json=as_json, **options)
     except (LoginonceError, click.ClickException, KeyboardInterrupt, EOFError) as error:
         if as_json:
             failure = error if isinstance(error, Exception) and not isinstance(error, EOFError) else click.Abort()
@@ -183,11 +187,14 @@ def login(profile: str | None, *, as_json: bool, **options: Any) -> None:
                 message=" ".join(_lines(failure)).removeprefix("loginonce: "),
                 exit_code=_code(failure),
             )
+        elif isinstance(error, LoginonceError) and presenter.told(error):
+            raise click.exceptions.Exit(_code(error)) from None
         raise
 
 
 def _login(
     profile: str | None,
+    presenter: _Witness,
     *,
     as_json: bool,
     flow: str | None,
@@ -216,7 +223,7 @@ def _login(
         flow,
         force=force,
         timeout=timeout,
-        presenter=_JsonPresenter() if as_json else None,
+        presenter=presenter,
         **_credentials(session, force=force, refresh_token_stdin=refresh_token_stdin),
     )
     if refresh_token_stdin:
@@ -228,7 +235,8 @@ def _login(
     already = before is not None and after is not None and before.epoch == after.epoch
     if as_json:
         _emit("signed_in", **_described(account, made), already=already)
-    say(_news("Already signed in" if already else "Signed in", account, made))
+    if as_json or not presenter.told(account):
+        say(_news("Already signed in" if already else "Signed in", account, made))
     if client_secret_stdin:
         say("The client secret is not saved: programs that renew this login need it as LOGINONCE_CLIENT_SECRET")
 
@@ -307,6 +315,24 @@ def _secret(what: str) -> str:
     return value
 
 
+class _Witness:
+    """Hands a sign-in on to the presenter, and keeps in mind how it ended, so that it is said once."""
+
+    def __init__(self, presenter: Presenter) -> None:
+        self._presenter = presenter
+        self._last: Progress | None = None
+
+    def show(self, progress: Progress) -> None:
+        """Hand it on."""
+        self._presenter.show(progress)
+        self._last = progress
+
+    def told(self, end: Account | LoginonceError) -> bool:
+        """Whether the presenter has said so: it does where somebody was asked."""
+        last = self._last
+        return last is not None and last.prompt is not None and (last.account is end or last.error is end)
+
+
 class _JsonPresenter:
     """Shows the prompt to a program, which shows it to its person."""
 
@@ -345,11 +371,8 @@ def _described(account: Account, made: Settings) -> dict[str, Any]:
 
 
 def _news(what: str, account: Account, made: Settings) -> str:
-    now = time.time()
     who = account.name or account.subject or f"the client {made.client_id}"
-    until = f"; the token is good until {moment(account.expires_at, now)}" if account.expires_at else ""
-    renews = " and renews itself" if account.renews and until else ""
-    return f"{what} as {who} at {account.issuer}{until}{renews}"
+    return f"{what} as {plain(who)} at {account.issuer}{good_for(account)}"
 
 
 # ── using a login ────────────────────────────────────────────────────────────────────────────────────────
@@ -413,7 +436,7 @@ def status(profile: str | None, *, everything: bool, as_json: bool) -> int:
 
 def _status(profile: str | None, *, everything: bool, as_json: bool) -> int:
     # Imported here: `token` needs none of it.
-    from .standing import all_standings, standing_of
+    from ..standing import all_standings, standing_of
 
     if profile and everything:
         raise click.UsageError("name a profile or say --all, not both")
@@ -431,6 +454,43 @@ def _status(profile: str | None, *, everything: bool, as_json: bool) -> int:
     if everything:
         return OK
     return {"login_required": LOGIN_REQUIRED, "retry_later": UNREACHABLE, "error": FAILED}.get(standings[0].state, OK)
+
+
+@loginonce.command()
+@_PROFILE
+@click.option("--offline", is_flag=True, help="Do not ask the provider.")
+@click.option("--json", "as_json", is_flag=True, help="Always one JSON object; no secret in it.")
+def doctor(profile: str | None, *, offline: bool, as_json: bool) -> int:
+    """Say what is wrong with a login, or with this machine, and what to do.
+
+    Nobody is asked to sign in, and no login is renewed or changed.  Exits with 0 (all is well), 1 (something has to
+    be mended), 4 (a person has to sign in) or 5 (the provider cannot be reached, or asks to wait).
+    """
+    # Imported here: no other command needs it.
+    from ..doctor import examine
+    from .report import report
+
+    diagnosis = examine(profile, offline=offline)
+    code = {"well": OK, "wrong": FAILED, "login_required": LOGIN_REQUIRED, "unreachable": UNREACHABLE}[
+        diagnosis.outcome
+    ]
+    if as_json:
+        print(json.dumps({**diagnosis.json(), "exit_code": code}, indent=2))
+        return code
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 100
+    icons = terminal and _can_show("✓✗·→")
+    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    print("\n".join(report(diagnosis, width=width, icons=icons, colour=colour)))
+    return code
+
+
+def _can_show(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 @loginonce.command("profiles")

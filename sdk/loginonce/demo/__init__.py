@@ -12,7 +12,25 @@ Needs the extra `demo` (Flask, rich, click).
 
 from __future__ import annotations
 
-__all__ = ["show"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..testing import FakeProvider
+
+__all__ = ["playground", "show"]
+
+
+def playground(**behaviour: Any) -> FakeProvider:
+    """Start a provider to play with in a notebook, and keep its logins out of your own.
+
+    It takes the settings of `testing.FakeProvider`.  Unless told otherwise Ada approves a sign-in that nobody has
+    answered for five seconds.  `LOGINONCE_HOME` of this process, and of those that it starts, becomes a folder
+    that is removed when the process ends, as is the provider.
+    """
+    # Imported here: Flask is an extra.
+    from .playground import open_playground
+
+    return open_playground(**behaviour)
 
 
 def show(*, workers: int = 8, seconds: float = 26.0, lifetime: float = 2.0, without_lock: bool = False) -> int:

@@ -1,25 +1,29 @@
 """One sign-in from beginning to end: is there a login, which way fits, ask, wait, save.
 
 It runs in a thread of its own, so that whoever waits for it can stop waiting: an interrupt ends the wait, and what
-the provider has answered by then is saved all the same (HAZARDS 2).  While a person is asked the store is watched: a
-sign-in from anywhere else ends the prompt, and another program's prompt is shown in place of a second one
-(HAZARDS 31).
+the provider has answered by then is saved all the same (HAZARDS 2).  A program that ends gives it a moment for that,
+and no more: the network may be away for longer than anybody waits for a program to end.
+
+While a person is asked the store is watched: a sign-in from anywhere else ends the prompt, and another program's
+prompt is shown in place of a second one (HAZARDS 31).
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
 import getpass
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ..environment import Environment, detect
-from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginRequired, StoreError
+from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceError, LoginRequired, StoreError
 from ..model import Account, Grant, Secret, scope_set
 from ..refresh import grant_of_login
 from ..source import LoginSource
@@ -39,6 +43,9 @@ SLICE = 0.1
 
 FAREWELL = 0.3
 """Seconds that a cancelled sign-in has to take its prompt back before the caller goes on without it."""
+
+PARTING = 1.5
+"""Seconds that a program which ends waits for the answer to a question that is under way."""
 
 
 class Wishes(Protocol):
@@ -81,7 +88,7 @@ class _WaitCancelled(asyncio.CancelledError):
 
 
 class SignIn:
-    """A sign-in under way; it has begun when the constructor returns.
+    """A sign-in under way; it has begun when the constructor returns (`start=False`: it begins with the wait for it).
 
     `flow`, `username`, `password`, `tokens`, `force`, `timeout`: see `Session.login`.  `presenter` shows it.
     `here`: where the person is (default: `environment.detect`).  `types`: an address that has to be brought is typed
@@ -103,6 +110,7 @@ class SignIn:
         timeout: float | None = None,
         here: Environment | None = None,
         types: bool = True,
+        start: bool = True,
     ) -> None:
         self.progress: Progress | None = None
         self._source = source
@@ -119,14 +127,19 @@ class SignIn:
         self._types = types
         self._epoch = 0
         self._asking: BrowserFlow | None = None
+        self._to_be_typed = False
+        self._typing = False
+        self._why: BaseException = _cancelled()
         self._cancelled = threading.Event()
+        self._ending = threading.Lock()
+        self._ended = False
         self._over = threading.Event()
         self._board = Board(source.store, source.key, self._needs)
         # In the caller's context: what a notebook prints and displays lands in the cell that it was begun in.
         context = contextvars.copy_context()
-        # No daemon: a program that ends meanwhile cancels the prompt (see `_pause`), but an answer is still saved.
-        self._thread = threading.Thread(target=context.run, args=(self._run,), name="loginonce-sign-in", daemon=False)
-        self._thread.start()
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="loginonce-sign-in", daemon=True)
+        if start:
+            self._start()
 
     def __repr__(self) -> str:
         state = self.progress.state if self.progress else "begun"
@@ -142,20 +155,30 @@ class SignIn:
     def wait(self) -> Account:
         """Wait until it is over.  Raises what it ended with; an interrupt cancels it (`LoginFailed`)."""
         try:
+            if self._thread.ident is None:
+                self._start()  # in here, so that no interrupt finds a sign-in that nobody waits for
             while not self._over.wait(SLICE):
                 self._read_address()
         except BaseException as error:
             self._give_up(error)
+            self._over.wait(FAREWELL)
+            self._raise(error)
         return self._result()
 
     async def wait_async(self) -> Account:
         """The same, in slices that an interrupt and other tasks come between."""
         try:
+            if self._thread.ident is None:
+                self._start()
             while not self._over.is_set():
                 await asyncio.sleep(SLICE)
                 self._read_address()
         except BaseException as error:
             self._give_up(error)
+            for _ in range(10):  # not for the event: it is the loop that must not stand still
+                if not self._over.is_set():
+                    await asyncio.sleep(FAREWELL / 10)
+            self._raise(error)
         return self._result()
 
     def cancel(self) -> None:
@@ -176,13 +199,16 @@ class SignIn:
 
     def _read_address(self) -> None:
         """Where only the address helps, and somebody can type: ask for it, in the thread that may."""
-        asking, shown = self._asking, self.progress
-        if asking is None or not self._types or shown is None or shown.prompt is None or shown.prompt.kind != "paste":
+        asking = self._asking
+        if asking is None or not self._to_be_typed:
             return
+        self._typing = True
         try:
             address = getpass.getpass("Address: ")
         except EOFError:
             address = ""
+        finally:
+            self._typing = False
         address = Secret(address.strip())
         if self._over.wait(0 if address else SLICE):
             return  # somebody has signed in elsewhere while this one was typing
@@ -196,11 +222,20 @@ class SignIn:
         while not self._over.wait(SLICE):
             pass
 
+    def _start(self) -> None:
+        _under_way.add(self)
+        self._thread.start()
+
     def _give_up(self, error: BaseException) -> None:
+        if isinstance(error, LoginonceError):
+            self._why = error
         self.cancel()
-        self._over.wait(FAREWELL)
-        if isinstance(error, KeyboardInterrupt):
-            raise _cancelled() from None
+
+    def _raise(self, error: BaseException) -> NoReturn:
+        """Leave, whether or not the thread has come to its end: a network that is away may hold it for long."""
+        self._end(Progress("failed", error=self._why))
+        if isinstance(error, KeyboardInterrupt) and self.progress is not None and self.progress.error is self._why:
+            raise self._why from None
         if isinstance(error, asyncio.CancelledError):
             raise _WaitCancelled(*error.args) from None
         raise error
@@ -219,12 +254,25 @@ class SignIn:
         try:
             last = Progress("signed_in", account=self._go())
         except _Cancelled:
-            last = Progress("failed", error=_cancelled())
+            last = Progress("failed", error=self._why)
         except BaseException as error:
             last = Progress("failed", error=error)
-        self._board.take_down()
+        self._end(last)
+
+    def _end(self, last: Progress) -> None:
+        """Say how it ended, once: whoever waited may have gone before the thread came to its end."""
+        with self._ending:
+            if self._ended:
+                return
+            self._ended = True
+        prompt = self.progress.prompt if self.progress else None
+        self.progress = replace(last, prompt=prompt, detail="press Enter" if self._typing else "")
         try:
-            self._tell(replace(last, prompt=self.progress.prompt if self.progress else None))
+            self._board.take_down()
+        except Exception as error:
+            log.debug("the notice could not be taken down: %s", error)
+        try:
+            self._presenter.show(self.progress)
         except Exception as error:  # what has been saved is saved, and is told by the result
             log.warning("the end of the sign-in could not be shown: %s", error)
         finally:
@@ -243,8 +291,8 @@ class SignIn:
         try:
             while True:
                 # Whoever names a flow wants that one, not another program's.
-                if self._flow is None and (prompt := self._board.elsewhere(time.time())) is not None:
-                    self._follow(prompt, began)
+                if self._flow is None and (prompt := self._board.elsewhere(named, time.time())) is not None:
+                    self._follow(prompt, named, began)
                 elif (brought := self._ask(self._way(named))) is not None:
                     return self._save(brought)
         except _Elsewhere:
@@ -297,20 +345,28 @@ class SignIn:
     def _ask(self, way: DeviceFlow | BrowserFlow) -> SignedIn | None:
         """Ask a person.  None where another program was a moment faster."""
         try:
-            prompt = way.begin()
+            try:
+                prompt = way.begin()
+            except ConfigurationError:
+                # A registered port has room for one receiver: that of whoever asks already, or is about to.
+                self._pause(2 * SLICE)
+                if self._flow is None and self._board.elsewhere("browser", time.time()) is not None:
+                    return None
+                raise
             if not self._board.put_up(prompt, way.scope, time.time()) and self._flow is None:
                 return None
             self._asking = way if isinstance(way, BrowserFlow) else None
             self._tell(Progress("pending", prompt))
+            self._to_be_typed = self._types and prompt.kind == "paste"  # now that it has been shown
             return replace(way.finish(self._pause), scope=way.scope)
         finally:
-            self._asking = None
+            self._asking, self._to_be_typed = None, False
             way.close()
 
-    def _follow(self, prompt: Prompt, began: float) -> None:
+    def _follow(self, prompt: Prompt, named: FlowName, began: float) -> None:
         """Show another program's prompt for as long as it asks by it."""
         self._tell(Progress("elsewhere", prompt))
-        while self._board.elsewhere(time.time()) == prompt:
+        while self._board.elsewhere(named, time.time()) == prompt:
             self._pause(SLICE)
             if self._timeout is not None and time.monotonic() - began > self._timeout:
                 raise LoginFailed(
@@ -324,7 +380,7 @@ class SignIn:
             self._tell(Progress("retrying" if trouble else "pending", shown.prompt, detail=trouble))
         until = time.monotonic() + seconds
         while True:
-            if self._cancelled.is_set() or not threading.main_thread().is_alive():
+            if self._cancelled.is_set():
                 raise _Cancelled
             active = _active(self._source)
             if active is not None and active.epoch > self._epoch and self._needs <= scope_set(active.scope):
@@ -336,7 +392,7 @@ class SignIn:
             self._cancelled.wait(min(SLICE, left))
 
     def _tell(self, progress: Progress) -> None:
-        if progress != self.progress:
+        if progress != self.progress and not self._ended:
             self.progress = progress
             self._presenter.show(progress)
 
@@ -365,6 +421,24 @@ class SignIn:
         if grant is None:
             raise StoreError(f"the login for {self._source.key} was removed from its store as soon as it was made")
         return Account.of(grant, self._made.resource)
+
+
+_under_way: weakref.WeakSet[SignIn] = weakref.WeakSet()
+
+
+@atexit.register
+def _part() -> None:
+    """A program that ends asks nobody any more; an answer that is on its way is still saved, if it does not dawdle."""
+    until = time.monotonic() + PARTING
+    under_way = [each for each in _under_way if each._thread.is_alive()]  # noqa: SLF001 - it is this module's
+    for each in under_way:
+        each.cancel()
+    try:
+        for each in under_way:
+            each._thread.join(max(0.0, until - time.monotonic()))  # noqa: SLF001
+            each._end(Progress("failed", error=_cancelled()))  # noqa: SLF001
+    except KeyboardInterrupt:
+        pass  # then at once
 
 
 def _cancelled() -> LoginFailed:

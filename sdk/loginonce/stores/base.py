@@ -24,7 +24,8 @@ class Snapshot(NamedTuple):
     """A record as it was read, and the stamp it had.
 
     `settled` is False while the stamp is too young to be trusted: a second change within the clock
-    granularity of the file system would leave the same one (git calls such a file racily clean).
+    granularity of the file system would leave the same one (git calls such a file racily clean).  Where a
+    store cannot tell changes by a stamp at all, it never is True, and every look reads the record.
     """
 
     grant: Grant | None
@@ -41,7 +42,14 @@ class OrderConflict(StoreError):
 
 
 class Hold(Protocol):
-    """A lock that is held, until it is released.  Any thread may release it."""
+    """A lock that is held, until it is released.  Any thread may release it.
+
+    `lease`: it may also end by itself, while its holder still believes in it.  A lock of the operating system, which
+    ends with its process and never before, is none.
+    """
+
+    @property
+    def lease(self) -> bool: ...
 
     def release(self) -> None:
         """Let the next one in.  Never raises."""
@@ -62,6 +70,10 @@ class TokenStore(ABC):
     @abstractmethod
     def load(self, key: GrantKey) -> Snapshot:
         """The record as it is now.  Raises `CorruptStore` once for a damaged one, which is then set aside."""
+
+    def peek(self, key: GrantKey) -> Snapshot:
+        """The same for those who only look: a damaged record is told of as often as one asks, and stays where it is."""
+        return self.load(key)
 
     @abstractmethod
     def commit(self, grant: Grant, *, expected: Order | None, reserve: bool = False) -> Stamp:

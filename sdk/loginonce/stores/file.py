@@ -5,10 +5,22 @@
     <login>.guard   held for the milliseconds of a compare-and-replace; never deleted
     <login>.notice  what a program shows that asks a person to sign in, for the others to show the same
     <login>.room    space reserved before a token is spent, so that the answer can be saved on a full disk
-    store-id        tells this folder from another one that its files were copied to
+    store-id        tells this folder from another one that its files were copied to, and which lock is used here
 
-Both locks are the operating system's (`flock`, by way of filelock): when a process dies, so does its hold, and
-nothing has to judge by age whether a holder is still alive (HAZARDS 10).
+Both locks are of the kind that `locks` explains: `flock`, or `strict` for a folder that machines share.
+
+Space.  The room is allocated before the marker is written, and the answer is written into it: on ext4, xfs, btrfs and
+tmpfs that cannot run out of space.  Where nothing can be allocated (ZFS, NFS before 4.2, FUSE) it is filled, which a
+file system that compresses or copies on write need not honour; and a btrfs quota charges for its own tables too.
+An answer that cannot be saved is kept in memory, used, and saved when there is space again (`source`).
+
+Copies.  A record that is copied into another folder is known by its store id.  A folder that is copied whole,
+with its `store-id`, is not.  Nothing that a program can see tells a copy from what was moved: inode and device
+change when a home moves to a new disk or comes out of a backup, and do not when a disk is cloned, a snapshot
+taken or an image started twice; machine and boot identities differ for a home that machines share, and agree
+in clones.  Any of them would sign people out who did nothing wrong, and miss the copies that matter.  A folder put
+back to an earlier state is noticed by each process that has seen a later one (`refresh.decide`); the others,
+and a copy that runs beside its original, learn it from the provider's refusal.
 """
 
 from __future__ import annotations
@@ -21,20 +33,18 @@ import re
 import secrets
 import shlex
 import stat
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import CorruptStore, LockTimeout, StoreError
-from ..home import at_fork_in_child
 from ..model import Grant, GrantKey, Order
 from ..record import decode, encode
 from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
+from .locks import Ground, LockKind, excludes_itself, ground, refuse_unless_trusted, take
 
 __all__ = ["FileStore", "read_private", "write_private"]
 
@@ -49,13 +59,20 @@ ROOM = 64 * 1024
 
 
 class FileStore(TokenStore):
-    """Logins in a folder (mode 0700), each a file (mode 0600) that every process of its owner shares."""
+    """Logins in a folder (mode 0700), each a file (mode 0600) that every process of its owner shares.
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    `lock`: "flock" on a disk of this machine; "strict" in a folder that several machines share (see `locks`).
+    All who use a folder use the same one; the first decides.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, lock: LockKind = "flock") -> None:
         # The folder may be reached by a symbolic link; from here on only the real one counts (HAZARDS 20).
         self._folder = Path(os.path.realpath(os.path.expanduser(folder)))
         self.identity = f"file:{self._folder}"
+        self._lock_kind = lock
         self._paths: dict[GrantKey, str] = {}
+        self._ground: tuple[int, Ground] | None = None  # by device: another disk may be mounted over it
+        self._tested = lock != "flock"
 
     def __repr__(self) -> str:
         return f"FileStore({str(self._folder)!r})"
@@ -85,10 +102,13 @@ class FileStore(TokenStore):
                         f"the saved login for {key} was damaged: {error}.  The file is kept as {aside}; sign in again"
                     ) from None
 
+    def peek(self, key: GrantKey) -> Snapshot:
+        """The record, and nothing is set aside."""
+        return self._read(self._path(key), key)
+
     def commit(self, grant: Grant, *, expected: Order | None, reserve: bool = False) -> Stamp:
         """Compare and replace, durably."""
         path = self._path(grant.key)
-        self._make_folder()
         with self._guard(grant.key):
             try:
                 current = self._read(path, grant.key).grant
@@ -114,9 +134,8 @@ class FileStore(TokenStore):
             return (seen.st_mtime_ns, seen.st_ino, seen.st_size)
 
     def try_lock(self, key: GrantKey) -> Hold | None:
-        """The login's `flock`."""
-        self._make_folder()
-        return _try_flock(self._path(key).removesuffix(".login") + ".lock", timeout=0)
+        """The login's lock.  Raises `StoreError` where it might not keep others out (see `locks`)."""
+        return self._locked(self._path(key).removesuffix(".login") + ".lock", timeout=0.0)
 
     def notice(self, key: GrantKey) -> bytes | None:
         """The content of the notice's file."""
@@ -130,7 +149,6 @@ class FileStore(TokenStore):
     def post(self, key: GrantKey, notice: bytes | None, *, instead_of: bytes | None) -> bool:
         """Compare and replace, as a whole but not durably."""
         path = self._notice_path(key)
-        self._make_folder()
         with self._guard(key):
             if self.notice(key) != instead_of:
                 return False
@@ -179,7 +197,8 @@ class FileStore(TokenStore):
             found = read_private(path)
             if found is None:
                 return Snapshot(None, None, settled=True)
-            _refuse_shared(str(self._folder), os.stat(self._folder))
+            folder = os.stat(self._folder)
+            _refuse_shared(str(self._folder), folder)
             store_id = self._store_id(create=False)
         except OSError as error:
             raise _unusable(path, error) from None
@@ -195,7 +214,9 @@ class FileStore(TokenStore):
         if key not in (None, grant.key):
             raise CorruptStore("it is that of another login")
         age = time.time_ns() - seen.st_mtime_ns
-        return Snapshot(grant, (seen.st_mtime_ns, seen.st_ino, seen.st_size), settled=age > GRANULARITY_NS)
+        # Where attributes are cached, an unchanged stamp proves nothing: every look has to read the file.
+        settled = age > GRANULARITY_NS and self._on(folder).verdict == "trusted"
+        return Snapshot(grant, (seen.st_mtime_ns, seen.st_ino, seen.st_size), settled=settled)
 
     def _set_aside(self, path: str) -> str:
         aside = f"{path}.broken-{time.time_ns()}"
@@ -209,74 +230,73 @@ class FileStore(TokenStore):
         path = str(self._folder / "store-id")
         found = read_private(path)
         if found is None and create:
-            write_private(path, secrets.token_hex(16).encode(), exclusive=True)
+            made = secrets.token_hex(16) + ("" if self._lock_kind == "flock" else f"-{self._lock_kind}")
+            write_private(path, made.encode(), exclusive=True)
             found = read_private(path)
         return found[0].decode("ascii", "replace") if found else ""
 
-    def _make_folder(self) -> None:
+    def _on(self, folder: os.stat_result) -> Ground:
+        """The file system of the folder, looked up once where that can be done."""
+        if self._ground is not None and self._ground[0] == folder.st_dev:
+            return self._ground[1]
+        found = ground(self._folder)
+        if found.kind:
+            self._ground = (folder.st_dev, found)
+        return found
+
+    def _locked(self, path: str, *, timeout: float) -> Hold | None:
+        """The lock on that path, if it can be had in time.  Raises `StoreError` where it might not exclude."""
         try:
-            seen = _private_folder(self._folder)
+            folder = _private_folder(self._folder)
+            _refuse_shared(str(self._folder), folder)
+            if self._lock_kind == "flock":
+                refuse_unless_trusted(self._folder, self._on(folder))
+            self._refuse_another_kind(self._store_id())
+            hold = take(self._lock_kind, path, timeout=timeout)
+            if hold is not None and not self._tested:
+                self._try_out(path, hold)
         except OSError as error:
-            raise _unusable(str(self._folder), error) from None
-        _refuse_shared(str(self._folder), seen)
+            raise _unusable(path, error) from None
+        return hold
+
+    def _try_out(self, path: str, hold: Hold) -> None:
+        """Some file systems say that they lock, and don't."""
+        try:
+            if not excludes_itself(path):
+                raise StoreError(
+                    f"{path}: this file system says that it locks, and then lets everybody in.  Set LOGINONCE_HOME "
+                    f"to a folder on a local disk, or choose store={f'file:{self._folder}?lock=strict'!r}"
+                )
+        except BaseException:
+            hold.release()
+            raise
+        self._tested = True
+
+    def _refuse_another_kind(self, store_id: str) -> None:
+        """Two kinds of lock do not keep each other out."""
+        theirs = store_id.partition("-")[2] or "flock"
+        if theirs != self._lock_kind:
+            raise StoreError(
+                f"the logins in {self._folder} are kept with lock={theirs}, and this program wants "
+                f"lock={self._lock_kind}: use {f'file:{self._folder}?lock={theirs}'!r} everywhere, or another folder"
+            )
 
     @contextmanager
     def _guard(self, key: GrantKey) -> Iterator[None]:
         path = self._path(key).removesuffix(".login") + ".guard"
-        # The threads of this process take turns first: polling one flock, they would starve each other.
-        mutex = _mutexes.get(path) or _mutexes.setdefault(path, threading.Lock())
-        hold = None
-        if mutex.acquire(timeout=GUARD_TIMEOUT):
-            try:
-                if (hold := _try_flock(path, timeout=GUARD_TIMEOUT)) is not None:
-                    yield
-            finally:
-                if hold is not None:
-                    hold.release()
-                mutex.release()
+        hold = self._locked(path, timeout=GUARD_TIMEOUT)
         if hold is None:
             raise LockTimeout(f"{path} has been held for {GUARD_TIMEOUT:.0f} seconds; look for a stopped process")
-
-
-_mutexes: dict[str, threading.Lock] = {}
-
-at_fork_in_child(_mutexes.clear)
-
-
-class _Flock:
-    def __init__(self, lock: Any) -> None:
-        self._lock = lock
-
-    def release(self) -> None:
-        """Let the next process in.  The file stays: deleting it would let two processes lock two files."""
-        with suppress(OSError):
-            self._lock.release()
-
-
-def _try_flock(path: str, *, timeout: float) -> _Flock | None:
-    # Imported here: a login that is only used, not renewed, needs no lock.
-    from filelock import FileLock, Timeout
-
-    # A fresh object for each acquisition: one that is shared is re-entrant, and admits every thread (HAZARDS
-    # 14).  No soft lock where flock is missing: it would be judged by age (HAZARDS 17).
-    lock = FileLock(
-        path,
-        mode=0o600,
-        thread_local=False,
-        fallback_to_soft=False,
-        preserve_lock_file=True,
-        poll_interval=0.002,
-    )
-    try:
-        lock.acquire(timeout=timeout, blocking=timeout > 0)
-    except Timeout:
-        return None
-    except OSError as error:
-        raise _unusable(path, error) from None
-    return _Flock(lock)
+        try:
+            yield
+        finally:
+            hold.release()
 
 
 # ── private files ────────────────────────────────────────────────────────────────────────────────────────
+
+_CAREFULLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""No link is followed, and nobody is waited for at the other end of a pipe."""
 
 
 def read_private(path: str) -> tuple[bytes, os.stat_result] | None:
@@ -285,7 +305,7 @@ def read_private(path: str) -> tuple[bytes, os.stat_result] | None:
     Raises `StoreError` where it is a link, somebody else's, or open to others, and `OSError`.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | _CAREFULLY)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -340,16 +360,20 @@ def _refuse_shared(path: str, seen: os.stat_result) -> None:
     """Raise `StoreError` where others than we could read or change what is there (HAZARDS 18)."""
     if not hasattr(os, "geteuid"):  # Windows: the profile's access list decides
         return
-    if seen.st_uid != os.geteuid():
-        raise StoreError(
-            f"{path} belongs to another user (uid {seen.st_uid}, we are {os.geteuid()}): it is not trusted.  "
-            f"Move it away, or set LOGINONCE_HOME to a folder of your own"
-        )
+    _refuse_foreign(path, seen)
     if seen.st_mode & 0o077:
         mode = "700" if stat.S_ISDIR(seen.st_mode) else "600"
         raise StoreError(
             f"{path} is open to other users (mode {stat.S_IMODE(seen.st_mode):04o}).  "
             f"Run: chmod {mode} {shlex.quote(path)}"
+        )
+
+
+def _refuse_foreign(path: str, seen: os.stat_result) -> None:
+    if hasattr(os, "geteuid") and seen.st_uid != os.geteuid():
+        raise StoreError(
+            f"{path} belongs to another user (uid {seen.st_uid}, we are {os.geteuid()}): it is not trusted.  "
+            f"Move it away, or set LOGINONCE_HOME to a folder of your own"
         )
 
 
@@ -385,8 +409,14 @@ def _reserve(path: str, size: int) -> None:
 
 @contextmanager
 def _opened(path: str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    # Not O_WRONLY: where the file system cannot allocate, glibc reads what is there of a room before it writes.
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | _CAREFULLY
+    descriptor = os.open(path, flags, 0o600)
     try:
+        seen = os.fstat(descriptor)
+        if not stat.S_ISREG(seen.st_mode) or seen.st_nlink > 1:
+            raise StoreError(f"{path} is not a file of its own: move it away")
+        _refuse_foreign(path, seen)
         if hasattr(os, "fchmod"):
             os.fchmod(descriptor, 0o600)  # whatever the umask took away, or a leftover had
         yield descriptor

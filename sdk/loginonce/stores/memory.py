@@ -66,7 +66,8 @@ class MemoryStore(TokenStore):
         return _HeldLock(lock) if lock.acquire(blocking=False) else None
 
     def notice(self, key: GrantKey) -> bytes | None:
-        """What was posted."""
+        """What was posted.  A copy of it in a forked child is of no use: what it announces never arrives there."""
+        self._own()
         return self._notices.get(key)
 
     def post(self, key: GrantKey, notice: bytes | None, *, instead_of: bytes | None) -> bool:
@@ -98,6 +99,8 @@ class MemoryStore(TokenStore):
 
 
 class _HeldLock:
+    lease = False
+
     def __init__(self, lock: threading.Lock) -> None:
         self._lock: threading.Lock | None = lock
 

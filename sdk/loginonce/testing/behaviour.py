@@ -75,6 +75,8 @@ class Behaviour:
         device_interval: Least seconds between polls; None leaves `interval` out of the answer, which
             means 5 (RFC 8628 section 3.2).
         device_expires_in: Lifetime of a device code.
+        approves_after: Seconds after which the first of the users approves a device code that nobody has
+            answered, for demonstrations that nobody watches; None: never.
         device_uri_member: "verification_uri", or "verification_url" as Google says.
         issue_scope: The scope granted whatever was asked; None grants what was asked.
         omit: Members left out of every token answer.
@@ -99,6 +101,7 @@ class Behaviour:
     id_token_alg: Literal["RS256", "ES256"] = "RS256"
     device_interval: int | None = 1
     device_expires_in: int = 600
+    approves_after: float | None = None
     device_uri_member: str = "verification_uri"
     issue_scope: str | None = None
     omit: Collection[str] = frozenset()

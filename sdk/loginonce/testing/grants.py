@@ -5,6 +5,7 @@ revocation); `state` decides what a token is worth. The classes below only conne
 and named after what it completes. The `_Bound…` classes are records of `state` in the words Authlib asks for.
 """
 
+import math
 import secrets
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -362,7 +363,7 @@ class _DeviceEndpoint(DeviceAuthorizationEndpoint):  # type: ignore[misc]
     def save_device_credential(self, client_id: str, scope: str | None, data: Json) -> None:
         provider: FakeProvider = self.server.provider
         interval = provider.device_interval
-        granted = provider.issue_scope
+        granted, patience = provider.issue_scope, provider.approves_after
         provider.state.add_device_code(
             DeviceCode(
                 value=data["device_code"],
@@ -371,6 +372,8 @@ class _DeviceEndpoint(DeviceAuthorizationEndpoint):  # type: ignore[misc]
                 scope=(scope or "") if granted is None else granted,
                 expires_at=provider.now() + data["expires_in"],
                 interval=DEFAULT_DEVICE_INTERVAL if interval is None else interval,
+                approves_at=math.inf if patience is None else provider.now() + patience,
+                approver=next(iter(provider.users)),
             )
         )
         provider.events.add("device", detail="requested")

@@ -134,6 +134,7 @@ _PAGE = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
 <title>Fake provider</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 24rem; margin: 10vh auto; padding: 0 1rem;
@@ -147,6 +148,14 @@ button { font: inherit; padding: .45rem 1.2rem; margin: 1rem .5rem 0 0; border-r
          border: 1px solid #9aa7b4; background: #fff; cursor: pointer; }
 button.yes { background: #1559b7; border-color: #1559b7; color: #fff; }
 small { color: #5b6875; }
+form p b { letter-spacing: .04em; }
+p[role=status] { font-weight: 600; }
+@media (prefers-color-scheme: dark) {
+  body { color: #e3e8ee; background: #12171d; }
+  main { background: #1c232b; border-color: #36414d; }
+  input, button { color: inherit; background: #12171d; border-color: #56636f; }
+  small { color: #9aa7b4; }
+}
 </style>
 </head>
 <body>

@@ -8,6 +8,7 @@ A *family* is one login: the refresh tokens that followed one another, and every
 Ending a family ends all of them (RFC 9700 section 4.14.2).
 """
 
+import math
 import re
 import secrets
 import threading
@@ -125,6 +126,8 @@ class DeviceCode:
     scope: str
     expires_at: float
     interval: float
+    approves_at: float = math.inf
+    approver: str = ""
     polled_at: float | None = None
     decision: Literal["approved", "denied"] | None = None
     user: str | None = None
@@ -351,6 +354,8 @@ class State:
                 return "unknown"
             if now >= code.expires_at:
                 return "expired"
+            if code.decision is None and now >= code.approves_at:
+                code.decision, code.user = "approved", code.approver
             if code.decision == "approved":
                 code.spent = True
             if code.decision:

@@ -1,4 +1,4 @@
-"""What `loginonce status` knows: how each login stands, from what is stored here.  Nobody is asked."""
+"""How each login stands, from what is stored here: what `loginonce status` tells.  Nobody is asked."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..config import open_store, profiles
-from ..errors import ConfigurationError, LoginonceError
-from ..model import Failure, scope_set
-from ..refresh import Problem, Use, Want, decide
-from ..session import Session
+from .config import open_store, profiles
+from .errors import ConfigurationError, LoginonceError
+from .model import Account, Failure, Grant, scope_set
+from .refresh import Problem, Use, Want, decide
+from .session import Session
 from .text import moment, plain
 
-__all__ = ["Standing", "all_standings", "standing_of"]
+__all__ = ["Standing", "all_standings", "judge", "standing_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,11 @@ class Standing:
 def standing_of(profile: str | None, now: float) -> Standing:
     """How the login stands that this profile, or the environment, means.  Raises `LoginonceError`."""
     session = Session(profile)
+    return judge(session, session.source.grant(), now)
+
+
+def judge(session: Session, grant: Grant | None, now: float, *, locked: bool = False) -> Standing:
+    """How a session's login stands, if this is its record.  `locked`: whoever left a marker in it is not alive."""
     made = session.settings
     want = Want(
         session.source.key,
@@ -102,7 +107,7 @@ def standing_of(profile: str | None, now: float) -> Standing:
         scope=scope_set(made.scope),
         renewal="client_credentials" if made.grant == "client_credentials" else "refresh_token",
     )
-    return replace(_standing(session, want, now), profile=made.profile or None)
+    return replace(_standing(session, want, grant, now, locked=locked), profile=made.profile or None)
 
 
 def all_standings(now: float) -> Iterator[Standing]:
@@ -137,14 +142,14 @@ def all_standings(now: float) -> Iterator[Standing]:
             shown.add(store.location(key))
             session = Session(key.issuer, client_id=key.client_id, account=key.account, store=store)
             resource = grant.tokens[0].resource if grant.tokens else ""
-            yield _standing(session, Want(key, resource=resource), now)
+            yield _standing(session, Want(key, resource=resource), session.source.grant(), now)
 
 
-def _standing(session: Session, want: Want, now: float) -> Standing:
-    source, account = session.source, session.account
-    grant = source.grant()
-    # Not under the lock: whoever has left a marker may be alive, and about to save.
-    verdict = decide(grant, want, session.settings.policy, now, locked=False)
+def _standing(session: Session, want: Want, grant: Grant | None, now: float, *, locked: bool = False) -> Standing:
+    source = session.source
+    account = Account.of(grant, want.resource) if grant and grant.state != "LOGGED_OUT" else None
+    # Not under the lock, in general: whoever has left a marker may be alive, and about to save.
+    verdict = decide(grant, want, session.settings.policy, now, locked=locked)
     token = grant.token_for(want.resource) if grant else None
     marker = grant.marker if grant else None
     standing = Standing(

@@ -1,4 +1,4 @@
-"""How the command line says things: to people on stderr, durations and times, nothing that moves the cursor."""
+"""How things are said in a terminal: news to people on stderr, durations and times, nothing that moves the cursor."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ def say(*lines: str) -> None:
         print(plain(line), file=sys.stderr, flush=True)
 
 
-def plain(text: str) -> str:
+LONGEST = 500
+"""Characters of one text; what is longer is no name and no message."""
+
+
+def plain(text: str, length: int = LONGEST) -> str:
     """The text without what a terminal would take for a command: names and messages come from a server."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    shown = "".join(character if character.isprintable() else " " for character in text[: length + 1])
+    return shown if len(shown) <= length else f"{shown[: length - 1]}…"
 
 
 def moment(at: float, now: float) -> str:
