@@ -7,6 +7,8 @@ lab.login()
 lab.get("https://api.example.org/runs").json()
 """
 
+from typing import Any as _Any
+
 from .errors import (
     ConfigurationError,
     CorruptStore,
@@ -57,3 +59,17 @@ __all__ = [
     "TokenStore",
     "TransportError",
 ]
+
+
+def load_ipython_extension(shell: _Any) -> None:
+    """`%load_ext loginonce`: the magics `%login`, `%logout`, `%login_status`."""
+    from .magics import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: _Any) -> None:
+    """`%unload_ext loginonce`."""
+    from .magics import unload
+
+    unload(shell)

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from html import escape
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, TypeAlias
 
 from .errors import Reason
@@ -231,9 +232,23 @@ class Account:
         return "".join(filter(str.isprintable, self.name or self.subject)) or "(no name given)"
 
     def __repr__(self) -> str:
-        ends = f", expires {datetime.fromtimestamp(self.expires_at).astimezone():%H:%M}" if self.expires_at else ""
+        ends = f", expires {self._end}" if self.expires_at else ""
         renews = ", renews itself" if self.renews else ""
         return f"Account(subject={self.subject!r}, name={self.name!r}{ends}{renews})"
+
+    def _repr_html_(self) -> str:
+        pieces = [f"<strong>{escape(str(self))}</strong>", escape(self.issuer), escape(self.standing)]
+        return f"<span>{' · '.join(piece for piece in pieces if piece)}</span>"
+
+    @property
+    def standing(self) -> str:
+        """Until when the token is good, and whether it renews itself, in words; "" if neither."""
+        ends = f"token until {self._end}" if self.expires_at else ""
+        return " · ".join(piece for piece in (ends, "renews itself" if self.renews else "") if piece)
+
+    @property
+    def _end(self) -> str:
+        return f"{datetime.fromtimestamp(self.expires_at or 0).astimezone():%H:%M}"
 
 
 @dataclass(frozen=True, slots=True)

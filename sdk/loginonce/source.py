@@ -157,6 +157,11 @@ class LoginSource:
         self._remember(snapshot)
         return snapshot
 
+    @property
+    def resource(self) -> str:
+        """The API that its tokens are for (RFC 8707), or ""."""
+        return self._want.resource
+
     def verdict(self, grant: Grant | None) -> Use | Renew | Problem:
         """What `token` would have to do about that record now; nothing of it is done."""
         want = replace(self._want, seen=self._highest)

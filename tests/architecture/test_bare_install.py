@@ -11,7 +11,19 @@ from loginonce.testing import FakeProvider
 
 ROOT = Path(__file__).parents[2]
 CORE = {"requests", "authlib", "platformdirs", "filelock"}
-EXTRAS = ["click", "flask", "ipywidgets", "segno", "rich", "redis", "sqlalchemy", "httpx", "keyring", "pytest"]
+EXTRAS = [
+    "IPython",
+    "click",
+    "flask",
+    "ipywidgets",
+    "segno",
+    "rich",
+    "redis",
+    "sqlalchemy",
+    "httpx",
+    "keyring",
+    "pytest",
+]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -85,3 +97,9 @@ def test_the_fake_provider_says_what_is_missing(bare: Bare) -> None:
     run = bare.run("-c", "from loginonce.testing import FakeProvider", ok=False)
     assert run.returncode == 1
     assert "flask" in run.stderr.lower()
+
+
+def test_the_card_says_what_is_missing(bare: Bare) -> None:
+    run = bare.run("-c", "import loginonce.notebook; from loginonce.notebook import LoginWidget", ok=False)
+    assert run.returncode == 1
+    assert "pip install 'loginonce[notebook]'" in run.stderr.splitlines()[-1]

@@ -326,6 +326,124 @@ def test_only_the_record_holds_tokens(lab: Session, loginonce_home: Path, canari
     assert [path.name for path in files if canaries.found_in(path.read_bytes())] == []
 
 
+# ── what a notebook keeps ────────────────────────────────────────────────────────────────────────────────
+
+
+def widgets_kept(card: Any) -> str:
+    """Every trait of a card and its parts, as programs that run notebooks save them."""
+    parts = [card, *card._parts, *(part.layout for part in card._parts)]
+    return json.dumps([part.get_state() for part in parts if part.comm is not None], default=str)
+
+
+@pytest.mark.parametrize("flow", ["device", "paste"])
+def test_a_card_never_holds_a_secret_and_in_the_end_no_code_or_link(
+    provider: FakeProvider, canaries: Canaries, monkeypatch: pytest.MonkeyPatch, flow: str
+) -> None:
+    from loginonce.notebook import LoginWidget, html
+
+    prompts: list[Any] = []
+    prompt_html = html.prompt
+    monkeypatch.setattr(
+        html, "prompt", lambda progress, **given: prompts.append(progress.prompt) or prompt_html(progress, **given)
+    )
+    monkeypatch.setenv("LOGINONCE_FLOW", flow)
+    with session(provider) as lab:
+        card = LoginWidget(lab)
+        card._buttons["Sign in"].click()
+        while "loginonce-link" not in widgets_kept(card):
+            time.sleep(0.01)
+        assert canaries.found_in(widgets_kept(card) + repr(card) + repr(card._repr_mimebundle_())) == set()
+        came = provider.approve(prompts[0].user_code or prompts[0].url)
+        while lab.account is None or card._sign_in is not None:
+            time.sleep(0.01)
+        canaries.add("state", parse_qs(urlsplit(prompts[0].url).query).get("state", [None])[0])
+        canaries.add("user_code", prompts[0].user_code)
+        canaries.add("address", came)
+        card._buttons["Renew now"].click()
+        while provider.stats.refreshes == 0:
+            time.sleep(0.01)
+        kept = widgets_kept(card) + repr(card) + repr(card._repr_mimebundle_())
+        assert "Signed in as" in kept
+        assert "href" not in kept
+        assert canaries.found_in(kept) == set()
+        card.close()
+    assert {"access_token", "refresh_token", "id_token"} <= canaries.kinds
+
+
+CELLS = """
+import loginonce, loginonce.notebook
+lab = loginonce.Session({issuer!r}, client_id="notebook", scope="openid offline_access")
+lab
+---
+lab.login()
+---
+card = loginonce.notebook.LoginWidget(lab)
+card
+---
+lab.get({api!r}).status_code
+---
+lab.login(force=True)
+---
+lab.source.renew()
+---
+lab
+---
+lab.account
+---
+pending = lab.login(force=True, wait=False)
+pending.wait()
+---
+lab.source.grant(), vars(lab.source), card
+---
+lab.logout()
+---
+lab.get({api!r})
+"""
+
+
+@pytest.mark.real
+def test_a_saved_notebook_holds_no_secret_and_no_code(
+    provider: FakeProvider, canaries: Canaries, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Run by nbclient, with a person at the other end, and saved with the state of its widgets."""
+    import nbclient
+    import nbformat
+
+    people: list[threading.Thread] = []
+    remember = provider.state.add_device_code
+
+    def remembered(code: Any) -> None:
+        remember(code)
+        canaries.add("user_code", code.user_code)
+        people.append(threading.Timer(0.3, provider.approve, (code.user_code,)))
+        people[-1].start()
+
+    provider.state.add_device_code = remembered  # type: ignore[method-assign]
+    cells = CELLS.format(issuer=provider.issuer, api=provider.api("/runs")).split("---")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells])
+    client = nbclient.NotebookClient(notebook, timeout=60, allow_errors=True, kernel_name="python3")
+    with client.setup_kernel():
+        client.kc.allow_stdin = True
+        for index, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, index)
+        client.set_widgets_metadata()
+    for person in people:
+        person.join()
+    saved = nbformat.writes(notebook)
+    outputs = ["".join(str(output) for output in cell.outputs) for cell in notebook.cells]
+    assert "widgets" in notebook.metadata
+    assert "Signed in as <strong>Ada Lovelace</strong>" in outputs[1]
+    assert "200" in outputs[3]
+    assert "LoginRequired: somebody signed out" in outputs[-1]
+    assert "Traceback" not in saved
+    assert len(people) == 3
+    assert "loginonce-link" not in saved
+    assert "<svg" not in saved
+    assert {"access_token", "refresh_token", "id_token", "device_code", "user_code"} <= canaries.kinds
+    out, err = capfd.readouterr()
+    assert canaries.found_in(saved + out + err) == set()
+
+
 # ── what travels to other processes ──────────────────────────────────────────────────────────────────────
 
 
