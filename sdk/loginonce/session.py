@@ -34,6 +34,7 @@ from .transport import Route, Transport
 from .wire import Members, origin, secure
 
 if TYPE_CHECKING:
+    from .environment import Environment
     from .login.flow import Presenter
     from .login.signin import SignIn
     from .watch import Keeper, KeptFresh, Watcher
@@ -54,12 +55,10 @@ class _Given(TypedDict, total=False):
     presenter: Presenter | None
 
 
-def presenter_here(*, qr: bool = False) -> Presenter:
+def presenter_here(here: Environment, *, qr: bool = False) -> Presenter:
     """What shows a sign-in where this program runs; `qr`: on a terminal the address as a QR code too."""
-    from .environment import detect
     from .login.text import TextPresenter
 
-    here = detect()
     if here.notebook:
         from .notebook import NotebookPresenter
 
@@ -284,21 +283,26 @@ class Session(requests.Session):
         `LoginFailed`, and what the provider or the store have to say.
         """
         # Imported here: a program that never signs in does not need it.
+        from .environment import detect
         from .login.signin import SignIn
 
+        here = detect()
+        if presenter is not None:
+            here = replace(here, blocking=True)  # who brings a presenter knows how it is seen
         # What is handed in shows nowhere, also in a traceback through here.
         password = None if password is None else Secret(password)
         tokens = None if tokens is None else Members(tokens)
         sign_in = SignIn(
             self.source,
             self.settings,
-            presenter or presenter_here(),
+            presenter or presenter_here(here),
             flow=flow,
             force=force,
             username=username,
             password=password,
             tokens=tokens,
             timeout=timeout,
+            here=here,
             start=not wait,
         )
         return sign_in.wait() if wait else sign_in

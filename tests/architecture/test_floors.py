@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = Path(loginonce.__file__).parent
 PURE = ("errors", "model", "record", "wire", "idtoken", "refresh")
 LOW = (
-    *PURE, "transport", "home", "client", "source", "watch",
-    "stores/__init__", "stores/base", "stores/file", "stores/memory",
+    *PURE, "transport", "home", "text", "client", "source", "watch",
+    "stores/__init__", "stores/base", "stores/file", "stores/locks", "stores/memory",
 )  # fmt: skip
 
 CALCULATES = {
@@ -98,7 +98,6 @@ def test_every_module_of_the_lower_floors_is_in_this_list() -> None:
         "providers",
         "standing",
         "terminal",
-        "text",
         "cli",
         "magics",
     }

@@ -75,7 +75,7 @@ def meet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Act], Human]]:
 
     def meet(act: Act) -> Human:
         human = Human(act)
-        monkeypatch.setattr("loginonce.session.presenter_here", lambda: human)
+        monkeypatch.setattr("loginonce.session.presenter_here", lambda *_: human)
         met.append(human)
         return human
 
@@ -1098,3 +1098,27 @@ def test_a_client_that_the_provider_does_not_know_is_told(
     meet(lambda prompt: None)
     with pytest.raises(loginonce.ErrorResponse, match="invalid_client"):
         open_session(client_id="nobody").login(flow="device")
+
+
+def test_nobody_is_asked_for_what_could_not_be_kept(
+    fake_provider: FakeProvider, lab: loginonce.Session, meet: Meet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise loginonce.StoreError("this store keeps nothing")
+
+    monkeypatch.setattr(loginonce.FileStore, "try_lock", refuse)
+    human = meet(lambda prompt: None)
+    with pytest.raises(loginonce.StoreError, match="keeps nothing"):
+        lab.login(flow="device")
+    assert human.prompts == []
+
+
+@pytest.mark.parametrize("flow", [None, "device"])
+def test_where_a_prompt_would_not_be_seen_it_is_not_waited_for(
+    fake_provider: FakeProvider, lab: loginonce.Session, monkeypatch: pytest.MonkeyPatch, flow: str | None
+) -> None:
+    monkeypatch.setenv("LOGINONCE_ENVIRONMENT", "voila")
+    with pytest.raises(LoginFailed, match="shows no prompt") as caught:
+        lab.login(flow)
+    assert caught.value.outcome == "no_human"
+    assert "LoginWidget" in caught.value.hint

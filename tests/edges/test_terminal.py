@@ -24,6 +24,7 @@ import segno
 
 import loginonce
 from loginonce import ConfigurationError, LoginFailed
+from loginonce.environment import detect
 from loginonce.login.flow import Progress, Prompt
 from loginonce.login.text import TextPresenter, outcome
 from loginonce.model import Account
@@ -360,7 +361,7 @@ def test_a_terminal_gets_the_live_presenter_unless_it_lacks(
     monkeypatch.setattr("sys.stderr", at.file)
     monkeypatch.delenv("CI", raising=False)
     lacks(monkeypatch)
-    assert type(presenter_here()) is kind
+    assert type(presenter_here(detect())) is kind
 
 
 # ── the whole command ────────────────────────────────────────────────────────────────────────────────────

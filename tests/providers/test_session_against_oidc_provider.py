@@ -63,7 +63,7 @@ def screen(monkeypatch: pytest.MonkeyPatch, person: Person) -> Iterator[AtTheScr
     """Where prompts of this process appear; Ada agrees to each unless the test says otherwise."""
     screen = AtTheScreen()
     screen.act = lambda prompt: person.open_authorization(prompt.url)
-    monkeypatch.setattr("loginonce.session.presenter_here", lambda: screen)
+    monkeypatch.setattr("loginonce.session.presenter_here", lambda *_: screen)
     yield screen
     screen.leave()
 

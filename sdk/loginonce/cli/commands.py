@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from ..config import GrantType, Settings, add_profile, profile_name, profiles, settings
+from ..environment import detect
 from ..errors import ConfigurationError, LoginFailed, LoginonceError, LoginRequired, TransportError
 from ..home import config_file
 from ..login.text import good_for
@@ -174,7 +175,7 @@ def login(profile: str | None, *, as_json: bool, qr: bool, **options: Any) -> No
     With --issuer and --client-id a new PROFILE is made of it, once the sign-in has worked.  A secret never
     comes by an option: by standard input, by LOGINONCE_CLIENT_SECRET, or typed where it does not show.
     """
-    presenter = _Witness(_JsonPresenter() if as_json else presenter_here(qr=qr))
+    presenter = _Witness(_JsonPresenter() if as_json else presenter_here(detect(), qr=qr))
     try:
         _login(profile, presenter, as_json=as_json, **options)
     except (LoginonceError, click.ClickException, KeyboardInterrupt, EOFError) as error:

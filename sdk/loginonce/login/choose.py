@@ -19,9 +19,15 @@ def choose(explicit: str | None, server: AuthorizationServer, here: Environment,
 
     `explicit` comes before `LOGINONCE_FLOW`; else a browser where one can be shown, a device code everywhere
     remote, and the address pasted back where the provider has no device codes.  Raises `LoginFailed` where
-    nobody could answer: `command` is what that person is told to run in a terminal.
+    nobody could answer, or see the question: `command` is what that person is told to run in a terminal.
     """
     named = explicit or os.environ.get("LOGINONCE_FLOW") or None
+    if not here.blocking:
+        raise LoginFailed(
+            f"a sign-in is needed, and a page of {here.name or 'this kind'} shows no prompt while its notebook waits",
+            outcome="no_human",
+            hint=f"Show loginonce.notebook.LoginWidget(session) in the page, or run in a terminal: {command}",
+        )
     if named is not None:
         if named not in get_args(FlowName):
             raise ConfigurationError(f"{named!r} is not a way to sign in: choose browser, device or paste")

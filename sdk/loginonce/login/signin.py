@@ -80,13 +80,6 @@ class _Cancelled(Exception):
     """Nobody waits for this sign-in any more."""
 
 
-class _WaitCancelled(asyncio.CancelledError):
-    """Whoever awaited the sign-in was cancelled, as a cell that is interrupted is: two lines in a notebook too."""
-
-    def _render_traceback_(self) -> list[str]:
-        return _cancelled()._render_traceback_()
-
-
 class SignIn:
     """A sign-in under way; it has begun when the constructor returns (`start=False`: it begins with the wait for it).
 
@@ -129,7 +122,7 @@ class SignIn:
         self._asking: BrowserFlow | None = None
         self._to_be_typed = False
         self._typing = False
-        self._why: BaseException = _cancelled()
+        self._why: LoginonceError = _cancelled()
         self._cancelled = threading.Event()
         self._ending = threading.Lock()
         self._ended = False
@@ -237,7 +230,8 @@ class SignIn:
         if isinstance(error, KeyboardInterrupt) and self.progress is not None and self.progress.error is self._why:
             raise self._why from None
         if isinstance(error, asyncio.CancelledError):
-            raise _WaitCancelled(*error.args) from None
+            # As an interrupted cell is: two lines in a notebook too.  Not by a class of our own: asyncio compares.
+            error._render_traceback_ = self._why._render_traceback_  # type: ignore[attr-defined]
         raise error
 
     def _result(self) -> Account:
@@ -287,6 +281,8 @@ class SignIn:
         if (way := self._silent_way(scope)) is not None:
             return self._save(replace(way.finish(self._pause), scope=scope))
         named = choose(self._flow, self._source.provider.server, self._here, command=self._made.command)
+        if (hold := self._source.store.try_lock(self._source.key)) is not None:
+            hold.release()  # a store that cannot keep a login says so here, before a person is asked
         began = time.monotonic()
         try:
             while True:

@@ -234,7 +234,7 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             self._message = ""
             try:
                 # Whoever clicks is there, and has a field to bring an address by.
-                here = replace(detect(), human=True, stdin=True)
+                here = replace(detect(), human=True, stdin=True, blocking=True)
                 source, made = self._session.source, self._session.settings
                 self._sign_in = SignIn(source, made, _Shown(self), force=force, here=here, types=False)
             except LoginonceError as error:
