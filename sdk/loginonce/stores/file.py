@@ -385,7 +385,7 @@ def _write(path: str, data: bytes, *, durable: bool = True) -> str:
             os.ftruncate(descriptor, len(data))
             if durable:
                 os.fsync(descriptor)
-    except OSError:
+    except (OSError, StoreError):
         if not path.endswith(".room"):  # whose space is still needed
             _remove(path)  # what could not be written whole only takes up space
         raise
@@ -402,7 +402,7 @@ def _reserve(path: str, size: int) -> None:
                 if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
                     raise
                 _put(descriptor, bytes(size))  # the platform, or this file system, has no other way
-    except OSError:
+    except (OSError, StoreError):
         _remove(path)
         raise
 
