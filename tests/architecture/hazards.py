@@ -22,6 +22,7 @@ BUILT: dict[int, str] = {
     13: "a fork copies locks, threads and connections into the child",
     14: "a lock object that is shared lets all threads in",
     15: "a pickle carries tokens along, or forgets who is signed in",
+    16: "the lock of one machine does not keep out another one, on a folder that they share",
     17: "where the system has no lock a weaker one is taken in silence",
     18: "somebody else on the machine can read, replace or prepare the files",
     19: "a record is cut short or garbled, and taken for a log-out",
@@ -46,7 +47,6 @@ BUILT: dict[int, str] = {
 }
 
 NOT_BUILT: dict[int, str] = {
-    16: "locks that do not exclude between machines: network file systems are not told from local ones yet",
     37: "keys and nonces of DPoP: there is no DPoP yet",
     38: "leases and poolers of Redis and SQL: there are no such stores yet",
 }

@@ -336,6 +336,7 @@ def widgets_kept(card: Any) -> str:
 
 
 @pytest.mark.parametrize("flow", ["device", "paste"])
+@pytest.mark.hazard(39)
 def test_a_card_never_holds_a_secret_and_in_the_end_no_code_or_link(
     provider: FakeProvider, canaries: Canaries, monkeypatch: pytest.MonkeyPatch, flow: str
 ) -> None:
@@ -402,6 +403,7 @@ lab.get({api!r})
 
 
 @pytest.mark.real
+@pytest.mark.hazard(39)
 def test_a_saved_notebook_holds_no_secret_and_no_code(
     provider: FakeProvider, canaries: Canaries, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -178,6 +178,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 # ── one prompt ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.hazard(31)
 def test_another_program_shows_the_same_link_and_code_and_ends_with_the_first(
     fake_provider: FakeProvider, begin: Begin, notices: Notices
 ) -> None:
@@ -232,6 +233,7 @@ print(json.dumps({"state": "all gone"}), flush=True)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.hazard(31)
 def test_programs_that_begin_in_the_same_instant_show_one_prompt(fake_provider: FakeProvider, count: int) -> None:
     with Program(fake_provider, RACE) as crowd:
         crowd.begin(count=count)
@@ -252,6 +254,7 @@ def test_programs_that_begin_in_the_same_instant_show_one_prompt(fake_provider: 
 # ── the one who asks is gone ─────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.hazard(31)
 def test_a_prompt_that_a_killed_program_left_behind_delays_nobody(
     fake_provider: FakeProvider, begin: Begin, notices: Notices
 ) -> None:

@@ -97,6 +97,7 @@ def together(crowds: tuple[Crowd, Crowd], url: str, at: float = 0.0) -> list[Any
     return [answer.get("status", answer) for answer in answers]
 
 
+@pytest.mark.hazard(16)
 def test_on_two_hosts_a_flock_that_both_get_is_refused_with_what_to_do(
     fake_provider: FakeProvider, hosts: tuple[Path, Path], loginonce_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

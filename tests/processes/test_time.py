@@ -46,6 +46,7 @@ def deadlines() -> dict[str, float]:
 
 
 @pytest.mark.parametrize("point", HELD)
+@pytest.mark.hazard(12)
 def test_a_holder_that_was_stopped_beyond_its_deadlines_spends_no_second_time(
     fake_provider: FakeProvider,
     owner: loginonce.Session,
@@ -148,6 +149,7 @@ def test_a_waiter_that_was_stopped_beyond_its_deadline_takes_what_came_meanwhile
 
 @pytest.mark.parametrize("shift", [DAY, -DAY], ids=["forwards", "back"])
 @pytest.mark.parametrize("point", ALL)
+@pytest.mark.hazard(33)
 def test_a_clock_that_is_set_during_a_refresh_costs_a_renewal_at_most(
     fake_provider: FakeProvider,
     owner: loginonce.Session,

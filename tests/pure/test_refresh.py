@@ -513,6 +513,7 @@ def near_its_end(left: float) -> Grant:
 
 
 @pytest.mark.parametrize("since", [0.0, 24.0, 29.9])
+@pytest.mark.hazard(12)
 def test_under_a_lease_a_marker_is_respected_until_its_sender_must_be_done(since: float) -> None:
     walk, action = leased(in_hand(since=since))
     assert action == Release()

@@ -156,6 +156,7 @@ def test_what_cannot_be_looked_up_now_is_looked_up_again(
         store.try_lock(KEY)
 
 
+@pytest.mark.hazard(16)
 def test_a_refused_file_system_is_told_at_the_first_lock_with_what_to_do(
     folder: Path, mounted: Callable[[str], None]
 ) -> None:
