@@ -1,6 +1,6 @@
 """The tutorials, run from top to bottom as nobody watches them.
 
-`python tests/notebooks/tutorials.py` runs them and saves what they show; the suite runs them and saves nothing.
+`python tests/tutorials/tutorials.py` runs them and saves what they show; the suite runs them and saves nothing.
 """
 
 import os
