@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
+
 from tutorials import PATHS, run
 
 notebooks = pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
