@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from html import escape
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, TypeAlias
 
 from .errors import Reason
@@ -237,6 +236,9 @@ class Account:
         return f"Account(subject={self.subject!r}, name={self.name!r}{ends}{renews})"
 
     def _repr_html_(self) -> str:
+        # Imported here: its tables of entities are of no use outside a notebook.
+        from html import escape
+
         pieces = [f"<strong>{escape(str(self))}</strong>", escape(self.issuer), escape(self.standing)]
         return f"<span>{' · '.join(piece for piece in pieces if piece)}</span>"
 
