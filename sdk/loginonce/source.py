@@ -416,7 +416,11 @@ class _Run:
             self._source.store.commit(grant, expected=expected, reserve=reserve)
         except OrderConflict as conflict:
             return refresh.Conflict(conflict.current)
-        except StoreError as error:
+        except Exception as error:
+            # Also what nobody foresaw: an answer that is on its way to the store must not be lost by it.
+            if not isinstance(error, StoreError):
+                log.exception("a store failed in an unforeseen way")
+                error = StoreError(f"the store failed in an unforeseen way: {type(error).__name__}")
             self._trouble = error
             return refresh.NotWritten(str(error))
         self._source._remember(Snapshot(grant, None, settled=False))  # noqa: SLF001 - one room, two classes
@@ -537,7 +541,8 @@ class _Rescuer:
         self.gate.unsaved = self.grant
         self.gate.announce()
         atexit.register(self._last_attempt)
-        threading.Thread(target=self._work, name="loginonce-rescue", daemon=True).start()
+        with suppress(RuntimeError):  # the interpreter is ending and starts no more threads: the last attempt is left
+            threading.Thread(target=self._work, name="loginonce-rescue", daemon=True).start()
 
     def _work(self) -> None:
         pause = 0.1
@@ -560,7 +565,7 @@ class _Rescuer:
                 return False
             if isinstance(following, refresh.Revoke):
                 revoking = following.token
-        except StoreError:
+        except Exception:  # also what nobody foresaw: this thread is all that keeps the answer
             return False
         else:
             log.warning("the renewed login for %s is saved now", self.source.key)

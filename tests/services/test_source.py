@@ -613,6 +613,49 @@ def test_a_process_that_may_start_no_more_threads_renews_in_its_own(
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(3)
+def test_an_unsaved_answer_of_a_process_that_may_start_no_more_threads_keeps_its_lock_until_the_last_attempt(
+    fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, at_exit = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "loginonce-rescue":
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(module.atexit, "register", at_exit.append)
+    source = signed_in(fake_provider, flaky, EXPIRED)
+    flaky.before_commit = lambda grant: setattr(flaky, "no_commit", grant.generation > 0)
+    token = source.token()
+    assert flaky.try_lock(source.key) is None
+    flaky.before_commit, flaky.no_commit = lambda grant: None, False
+    at_exit[0]()
+    assert the_grant(flaky, fake_provider).tokens[0] == token
+
+
+@pytest.mark.hazard(3)
+def test_a_store_that_fails_in_an_unforeseen_way_loses_no_answer(
+    fake_provider: FakeProvider, flaky: Flaky, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = signed_in(fake_provider, flaky, EXPIRED)
+    failures = 2  # the worker's attempt, and the rescuer's first
+
+    def fail(grant: Grant) -> None:
+        nonlocal failures
+        if grant.generation > 0 and failures > 0:
+            failures -= 1
+            raise ValueError("nobody foresaw this")
+
+    flaky.before_commit = fail
+    token = source.token()
+    until(lambda: the_grant(flaky, fake_provider).generation == 1)
+    assert the_grant(flaky, fake_provider).tokens[0] == token
+    assert (fake_provider.stats.token_requests, fake_provider.stats.replays) == (1, 0)
+    assert token.access_token not in caplog.text
+
+
 @pytest.mark.hazard(2)
 def test_an_interrupt_just_before_the_worker_starts_does_not_shut_the_login_for_good(
     fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
