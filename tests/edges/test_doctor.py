@@ -502,6 +502,16 @@ def test_a_renewal_whose_process_was_killed_is_told_of(lab, doctor) -> None:
     assert finding.level == "attention"
 
 
+def test_a_killed_renewal_whose_process_nobody_has_buried_is_not_taken_for_a_stopped_one(lab, doctor) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        host, boot, _, _ = process_identity().split("/")
+        start = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        spending(lab, f"{host}/{boot}/{process.pid}/{start}", deadline=-1)
+        assert f"process {process.pid} ended while it renewed it" in doctor("lab")[1]["record"].text
+
+
 def test_another_process_of_the_same_number_is_not_taken_for_the_one_that_ended(lab, doctor) -> None:
     spending(lab, f"{process_identity().rpartition('/')[0]}/1", deadline=-1)
     assert "ended while it renewed it" in doctor("lab")[1]["record"].text
