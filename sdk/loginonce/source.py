@@ -416,7 +416,11 @@ class _Run:
             self._source.store.commit(grant, expected=expected, reserve=reserve)
         except OrderConflict as conflict:
             return refresh.Conflict(conflict.current)
-        except StoreError as error:
+        except Exception as error:
+            # Also what nobody foresaw: an answer that is on its way to the store must not be lost by it.
+            if not isinstance(error, StoreError):
+                log.exception("a store failed in an unforeseen way")
+                error = StoreError(f"the store failed in an unforeseen way: {type(error).__name__}")
             self._trouble = error
             return refresh.NotWritten(str(error))
         self._source._remember(Snapshot(grant, None, settled=False))  # noqa: SLF001 - one room, two classes
@@ -445,18 +449,24 @@ class _Run:
 
 
 _under_way: set[_Run] = set()
+_rescuers: list[_Rescuer] = []
 
 at_fork_in_child(_under_way.clear)
+at_fork_in_child(_rescuers.clear)  # what they hold is the parent's to save
 
 
 def _see_through() -> None:
     """At the end of the process: a second interrupt has ended the interpreter's own wait for its threads, and
     would end what they have begun with it (HAZARDS 2).  Each is bounded by its budgets.
+
+    Then what could not be saved is tried once more; not before, since a run that ends here may leave some.
     """
-    for run in list(_under_way):
-        while not run.over.is_set():  # the thread itself cannot be asked: an interrupted `join` takes it for ended
-            with suppress(KeyboardInterrupt):
-                run.over.wait()
+    # The threads themselves cannot be asked: an interrupted `join` takes one for ended.
+    while begun := [run for run in list(_under_way) if not run.over.is_set()]:
+        with suppress(BaseException):  # an interrupt, or what the program's own signal handler raises
+            begun[0].over.wait()
+    for rescuer in _rescuers.copy():
+        rescuer.last_attempt()
 
 
 atexit.register(_see_through)
@@ -513,7 +523,7 @@ def _gate(store: TokenStore, key: GrantKey) -> _Gate:
 at_fork_in_child(_gates.clear)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Rescuer:
     """Goes on saving an answer that the store refused, with the lock held: nobody else may spend its
     predecessor, and as long as this process lives nothing is lost (HAZARDS 3).
@@ -536,15 +546,16 @@ class _Rescuer:
         )
         self.gate.unsaved = self.grant
         self.gate.announce()
-        atexit.register(self._last_attempt)
-        threading.Thread(target=self._work, name="loginonce-rescue", daemon=True).start()
+        _rescuers.append(self)
+        with suppress(RuntimeError):  # the interpreter is ending and starts no more threads: the last attempt is left
+            threading.Thread(target=self._work, name="loginonce-rescue", daemon=True).start()
 
     def _work(self) -> None:
         pause = 0.1
         while not self._attempt():
             time.sleep(pause)
             pause = min(2.0, pause * 1.5)
-        atexit.unregister(self._last_attempt)
+        _rescuers.remove(self)
 
     def _attempt(self) -> bool:
         revoking = None
@@ -560,7 +571,7 @@ class _Rescuer:
                 return False
             if isinstance(following, refresh.Revoke):
                 revoking = following.token
-        except StoreError:
+        except Exception:  # also what nobody foresaw: this thread is all that keeps the answer
             return False
         else:
             log.warning("the renewed login for %s is saved now", self.source.key)
@@ -572,7 +583,8 @@ class _Rescuer:
             self.source.provider.revoke(revoking, "refresh_token")
         return True
 
-    def _last_attempt(self) -> None:
+    def last_attempt(self) -> None:
+        """Try to save it before the process ends, and say so where that fails."""
         # More than once: an attempt may find another record, and write over it the next time.
         if not self.over and not any(self._attempt() for _ in range(3)):
             log.critical("the renewed login for %s could not be saved: sign in again", self.source.key)

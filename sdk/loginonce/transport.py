@@ -141,15 +141,19 @@ class Transport:
                 proxies=_proxies(url, settings["proxies"]),
             )
             with response:
+
+                def whole() -> bool:
+                    return bool(response.raw.length_remaining == 0)
+
                 body = b""
                 for chunk in response.raw.stream(16384, decode_content=True):
                     body += chunk
                     if len(body) > LARGEST_ANSWER:
                         raise _Unacceptable("the answer is far too large")
-                    if watch.expired and response.raw.length_remaining != 0:
+                    if watch.expired and not (whole() or (response.raw.chunked and watch.cuts)):
                         raise _Unacceptable("the answer took too long")
                 # One that is all there is good, however late this process came to read it: it may have been stopped.
-                if watch.expired and response.raw.length_remaining != 0:
+                if watch.expired and not (whole() or response.raw.chunked):  # whose last chunk has come, or it failed
                     raise _Unacceptable("the answer took too long")
                 return Answer(
                     response.status_code, {name.lower(): text for name, text in response.headers.items()}, body
@@ -206,6 +210,11 @@ class _Watch:
     def overslept(self) -> bool:
         """Whether it is too late to send; also after a sleep of the machine, for which `monotonic` stands still."""
         return self.expired or time.time() > self._latest
+
+    @property
+    def cuts(self) -> bool:
+        """Whether it can end the exchange, so that what still comes after the time is what was there already."""
+        return bool(self._handles)
 
     def hold(self, sock: socket.socket) -> None:
         """Keep a handle of the connection: TLS, or a proxy, will take the socket itself into its own."""

@@ -502,6 +502,16 @@ def test_a_renewal_whose_process_was_killed_is_told_of(lab, doctor) -> None:
     assert finding.level == "attention"
 
 
+def test_a_killed_renewal_whose_process_nobody_has_buried_is_not_taken_for_a_stopped_one(lab, doctor) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        host, boot, _, _ = process_identity().split("/")
+        start = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        spending(lab, f"{host}/{boot}/{process.pid}/{start}", deadline=-1)
+        assert f"process {process.pid} ended while it renewed it" in doctor("lab")[1]["record"].text
+
+
 def test_another_process_of_the_same_number_is_not_taken_for_the_one_that_ended(lab, doctor) -> None:
     spending(lab, f"{process_identity().rpartition('/')[0]}/1", deadline=-1)
     assert "ended while it renewed it" in doctor("lab")[1]["record"].text
@@ -576,6 +586,19 @@ def test_variables_that_count_are_told_apart_from_those_that_do_not(lab, doctor,
     assert "LOGINONCE_HOME in force; LOGINONCE_CLIENT_ID, LOGINONCE_SCOPE set and without effect" in text
     monkeypatch.delenv("LOGINONCE_CLIENT_ID")
     assert "LOGINONCE_HOME, LOGINONCE_SCOPE in force" in doctor("lab")[1]["settings"].text
+
+
+def test_no_variable_of_the_readme_means_nothing(lab, doctor, monkeypatch) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    table = readme.partition("| variable | |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"(?:LOGINONCE|…)_([A-Z_]+)", table))
+    assert "ENVIRONMENT" in named
+    for name in named - {"HOME", "PROFILE"}:  # which login is looked at stays as it is
+        value = {"ENVIRONMENT": "terminal", "FLOW": "device", "STORE": "memory:"}.get(name, "x")
+        monkeypatch.setenv(f"LOGINONCE_{name}", value)
+    text = doctor("lab")[1]["settings"].text
+    assert "LOGINONCE_ENVIRONMENT" in text
+    assert "means nothing" not in text
 
 
 def test_a_proxy_is_told_without_its_password(home, doctor, monkeypatch) -> None:
@@ -770,6 +793,22 @@ def test_an_interrupt_leaves_nothing_behind(contending, lab, home, tmp_path, mon
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
     assert list((home / "logins").glob(".doctor-*")) == []
+
+
+def test_the_address_of_the_store_is_not_among_the_arguments_that_everybody_sees(
+    contending, home, tmp_path, monkeypatch
+) -> None:
+    commands: list[list[str]] = []
+    started = subprocess.Popen
+
+    def start(command, **options):
+        commands.append(command)
+        return started(command, **options)
+
+    monkeypatch.setattr("loginonce.doctor.contest.subprocess.Popen", start)
+    assert contest(f"file:{tmp_path / 'canary'}", 30.0).excludes
+    assert len(commands) == 2
+    assert "canary" not in str(commands)
 
 
 def test_processes_that_do_not_come_up_in_time_are_not_waited_for(contending, home, tmp_path) -> None:

@@ -613,6 +613,49 @@ def test_a_process_that_may_start_no_more_threads_renews_in_its_own(
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(3)
+def test_an_unsaved_answer_of_a_process_that_may_start_no_more_threads_keeps_its_lock_until_the_last_attempt(
+    fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "loginonce-rescue":
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(module, "_rescuers", [])
+    source = signed_in(fake_provider, flaky, EXPIRED)
+    flaky.before_commit = lambda grant: setattr(flaky, "no_commit", grant.generation > 0)
+    token = source.token()
+    assert flaky.try_lock(source.key) is None
+    flaky.before_commit, flaky.no_commit = lambda grant: None, False
+    module._see_through()
+    assert the_grant(flaky, fake_provider).tokens[0] == token
+
+
+@pytest.mark.hazard(3)
+def test_a_store_that_fails_in_an_unforeseen_way_loses_no_answer(
+    fake_provider: FakeProvider, flaky: Flaky, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = signed_in(fake_provider, flaky, EXPIRED)
+    failures = 2  # the worker's attempt, and the rescuer's first
+
+    def fail(grant: Grant) -> None:
+        nonlocal failures
+        if grant.generation > 0 and failures > 0:
+            failures -= 1
+            raise ValueError("nobody foresaw this")
+
+    flaky.before_commit = fail
+    token = source.token()
+    until(lambda: the_grant(flaky, fake_provider).generation == 1)
+    assert the_grant(flaky, fake_provider).tokens[0] == token
+    assert (fake_provider.stats.token_requests, fake_provider.stats.replays) == (1, 0)
+    assert token.access_token not in caplog.text
+
+
 @pytest.mark.hazard(2)
 def test_an_interrupt_just_before_the_worker_starts_does_not_shut_the_login_for_good(
     fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
@@ -1390,32 +1433,28 @@ def test_the_rescuer_sends_nothing_under_the_lock(
 def test_at_the_end_of_the_process_an_unsaved_answer_of_a_login_that_was_ended_is_revoked(
     fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_exit: list[Callable[[], None]] = []
-    monkeypatch.setattr(module.atexit, "register", at_exit.append)
+    monkeypatch.setattr(module, "_rescuers", [])
     monkeypatch.setattr(module._Rescuer, "_work", lambda rescuer: None)  # it sleeps, and is a daemon
     source = signed_in(fake_provider, flaky, EXPIRED)
     flaky.before_commit = lambda grant: setattr(flaky, "no_commit", grant.generation > 0)
     source.token()
     flaky.before_commit, flaky.no_commit = lambda grant: None, False
     log_out(source)
-    for last_attempt in at_exit:
-        last_attempt()
+    module._see_through()
     assert fake_provider.stats.revocations == 1
 
 
 def test_at_the_end_of_the_process_an_unsaved_answer_whose_record_was_removed_is_saved(
     fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_exit: list[Callable[[], None]] = []
-    monkeypatch.setattr(module.atexit, "register", at_exit.append)
+    monkeypatch.setattr(module, "_rescuers", [])
     monkeypatch.setattr(module._Rescuer, "_work", lambda rescuer: None)
     source = signed_in(fake_provider, flaky, EXPIRED)
     flaky.before_commit = lambda grant: setattr(flaky, "no_commit", grant.generation > 0)
     source.token()
     flaky.before_commit, flaky.no_commit = lambda grant: None, False
     flaky._records.clear()
-    for last_attempt in at_exit:
-        last_attempt()
+    module._see_through()
     module._gate(flaky, source.key).unsaved = None
     assert the_grant(flaky, fake_provider).generation == 1
 
@@ -1429,22 +1468,20 @@ def test_at_the_end_of_the_process_an_unsaved_answer_is_tried_once_more(
     caplog: pytest.LogCaptureFixture,
     works: bool,
 ) -> None:
-    at_exit: list[Callable[[], None]] = []
-    monkeypatch.setattr(module.atexit, "register", at_exit.append)
+    monkeypatch.setattr(module, "_rescuers", [])
     monkeypatch.setattr(module._Rescuer, "_work", lambda rescuer: None)
     source = signed_in(fake_provider, flaky, EXPIRED)
     flaky.before_commit = lambda grant: setattr(flaky, "no_commit", grant.generation > 0)
     source.token()
-    (last_attempt,) = at_exit
     if works:
         flaky.before_commit, flaky.no_commit = lambda grant: None, False
-    last_attempt()
+    module._see_through()
     assert ("could not be saved: sign in again" in caplog.text) is not works
     assert the_grant(flaky, fake_provider).state == ("ACTIVE" if works else "SPENDING")
     let_go_of_it = module._gate(flaky, source.key)
     assert (let_go_of_it.unsaved is None) is works
     let_go_of_it.unsaved = None
-    last_attempt()  # once it is saved there is nothing left to do
+    module._see_through()  # once it is saved there is nothing left to do
 
 
 @pytest.mark.hazard(3)
@@ -1836,6 +1873,46 @@ def test_the_end_of_the_process_sees_its_workers_through_however_often_it_is_int
     monkeypatch.setattr(module, "_under_way", {Run()})
     module._see_through()
     assert Run.over.is_set()
+
+
+@pytest.mark.hazard(3)
+def test_what_a_run_could_not_save_while_the_process_ended_is_tried_once_more(
+    fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_rescuers", [])
+    monkeypatch.setattr(module._Rescuer, "_work", lambda rescuer: None)
+    provider = held(fake_provider)
+    source = signed_in(fake_provider, flaky, EXPIRED, provider=provider)
+    provider.may_send.set()
+    result = in_a_thread(source.token)
+    assert provider.after.wait(PATIENCE)
+    refused = 1
+
+    def refuse_one(grant: Grant) -> None:
+        nonlocal refused
+        flaky.no_commit, refused = refused > 0, refused - 1
+
+    flaky.before_commit = refuse_one
+    threading.Timer(0.2, provider.let_go).start()
+    module._see_through()
+    assert the_grant(flaky, fake_provider).tokens[0] == result.result(PATIENCE)
+
+
+@pytest.mark.hazard(13)
+def test_a_forked_child_leaves_it_to_its_parent_to_save_and_to_see_through() -> None:
+    class Mine:
+        def last_attempt(self) -> None:
+            os._exit(1)
+
+    module._rescuers.append(Mine())  # type: ignore[arg-type]
+    try:
+        child = os.fork()
+        if child == 0:
+            module._see_through()
+            os._exit(0)
+    finally:
+        module._rescuers.clear()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.hazard(13)

@@ -469,10 +469,15 @@ def test_after_its_time_an_answer_that_may_not_be_whole_is_lost(
     assert str(lost_by(server.url)).endswith("no answer in time")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [answer(b"{}"), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"],
+    ids=["by its length", "by its last chunk"],
+)
 def test_an_answer_that_is_whole_is_good_however_late_this_process_comes_to_read_it(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    server = serve(saying(answer(b"{}")))
+    server = serve(saying(said))
     monkeypatch.setattr(module._Watch, "expired", property(lambda watch: watch.stood))
     assert Transport().post(server.url, [], {}, budget=BUDGET).body == b"{}"
 

@@ -350,6 +350,16 @@ def test_what_belongs_to_somebody_else_is_refused(store: FileStore, record: Path
     assert record.exists()
 
 
+def test_a_login_is_kept_with_what_every_platform_has_to_open_files(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for missing in ("O_CLOEXEC", "O_DIRECTORY", "geteuid", "posix_fallocate", "register_at_fork"):  # on Windows
+        monkeypatch.delattr(os, missing)
+    store.commit(a_grant(order=(2, 0, 0)), expected=(1, 0, 0), reserve=True)
+    assert store.post(KEY, b"notice", instead_of=None)
+    assert content(store.load(KEY).grant) == content(a_grant(order=(2, 0, 0)))
+
+
 def test_on_a_platform_without_user_ids_the_mode_is_not_judged(
     store: FileStore, record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,9 +29,7 @@ NOBODY = GrantKey("https://doctor.invalid", "doctor")
 PATIENCE = 2.0
 """Seconds for which a contender tries to get the lock."""
 
-_PROGRAM = (
-    "import sys; sys.path.append(sys.argv[1]); from loginonce.doctor.contest import contend; contend(sys.argv[2])"
-)
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from loginonce.doctor.contest import contend; contend()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class _Contender:
 def _contender(address: str, until: float) -> Iterator[_Contender]:
     # By -P a file in the present folder takes the place of no module; where this package was found by means of
     # this process's own, the appended path finds it again.
-    command = [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2]), address]
+    command = [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2])]
     with ExitStack() as stack:
         try:
             process = subprocess.Popen(  # noqa: S603 - ourselves
@@ -112,11 +110,14 @@ def _contender(address: str, until: float) -> Iterator[_Contender]:
         timer.daemon = True
         timer.start()
         stack.callback(timer.cancel)
-        yield _Contender(process)
+        contender = _Contender(process)
+        contender.tell(address)  # not as an argument: it may hold a password, and everybody sees those
+        yield contender
 
 
-def contend(address: str) -> None:
-    """What each of the two processes does: as it is told, line by line."""
+def contend() -> None:
+    """What each of the two processes does: as it is told, line by line, the store's address first."""
+    address = sys.stdin.readline().removesuffix("\n")
     hold: Hold | None = None
     for line in sys.stdin:
         try:

@@ -5,12 +5,11 @@ sign in.  Nothing is asked of the provider, and nothing is written.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from ..config import Settings, from_environment, profiles
 from ..environment import Environment, detect
 from ..errors import ConfigurationError, LoginFailed
-from ..home import config_file, process_identity
+from ..home import config_file, has_ended, process_identity
 from ..login.choose import choose
 from ..model import AuthorizationServer, Grant, Marker
 from ..refresh import Policy
@@ -22,7 +21,7 @@ from .finding import Finding, found, trouble
 __all__ = ["check_login", "check_record", "check_renewal", "check_settings", "check_sign_in", "standing"]
 
 _OF_THE_LOGIN = ("ISSUER", "CLIENT_ID", "CLIENT_SECRET", "SCOPE", "ACCOUNT", "STORE")
-_OTHERS = ("HOME", "PROFILE", "FLOW", "DEBUG")
+_OTHERS = ("HOME", "PROFILE", "FLOW", "ENVIRONMENT", "DEBUG")
 
 
 def check_settings(made: Settings) -> Finding:
@@ -130,13 +129,9 @@ def _owner(marker: Marker) -> str:
     here, there = process_identity().split("/"), marker.owner.split("/")
     if len(there) != 4 or not there[2].isdigit() or here[0] != there[0]:
         return "unknown"
-    if here[1] != there[1]:
-        return "ended"  # the machine has been started anew since
-    try:
-        start = Path(f"/proc/{there[2]}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return "ended" if Path("/proc/self/stat").exists() else "unknown"
-    return "alive" if start == there[3] else "ended"
+    if here[1] != there[1] or has_ended(marker.owner):  # the machine has been started anew since, or it is gone
+        return "ended"
+    return "alive" if here[1] else "unknown"  # where no boot is known, no process can be looked up either
 
 
 def check_renewal(made: Settings, grant: Grant | None) -> Finding:

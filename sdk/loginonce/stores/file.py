@@ -295,8 +295,11 @@ class FileStore(TokenStore):
 
 # ── private files ────────────────────────────────────────────────────────────────────────────────────────
 
-_CAREFULLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-"""No link is followed, and nobody is waited for at the other end of a pipe."""
+_CAREFULLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+"""No link is followed, nobody is waited for at the other end of a pipe, and bytes stay as they are (Windows).
+
+No program that is started inherits a descriptor: so opens Python (PEP 446), also where there is no O_CLOEXEC.
+"""
 
 
 def read_private(path: str) -> tuple[bytes, os.stat_result] | None:
@@ -305,7 +308,7 @@ def read_private(path: str) -> tuple[bytes, os.stat_result] | None:
     Raises `StoreError` where it is a link, somebody else's, or open to others, and `OSError`.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | _CAREFULLY)
+        descriptor = os.open(path, os.O_RDONLY | _CAREFULLY)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -410,7 +413,7 @@ def _reserve(path: str, size: int) -> None:
 @contextmanager
 def _opened(path: str) -> Iterator[int]:
     # Not O_WRONLY: where the file system cannot allocate, glibc reads what is there of a room before it writes.
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | _CAREFULLY
+    flags = os.O_RDWR | os.O_CREAT | _CAREFULLY
     descriptor = os.open(path, flags, 0o600)
     try:
         seen = os.fstat(descriptor)
@@ -438,7 +441,7 @@ def _remove(path: str) -> None:
 def _sync_folder(folder: Path) -> None:
     if os.name == "nt":  # a folder cannot be opened there; the rename is durable with the file
         return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

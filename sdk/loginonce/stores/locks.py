@@ -104,7 +104,7 @@ def ground(folder: Path) -> Ground:
 def _mount(folder: Path) -> tuple[str, list[str]] | None:
     """Type and options of the mount that the folder is on (proc(5), mountinfo); by its number, not its path."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
             told = Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii", "replace")
         finally:
