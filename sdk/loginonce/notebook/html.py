@@ -20,7 +20,20 @@ from ..errors import LoginFailed, LoginonceError
 from ..login.flow import Progress, Prompt
 from ..model import Account, Grant
 
-__all__ = ["failed", "left", "link", "nobody", "over", "prompt", "signed_in", "standing", "status", "trouble", "words"]
+__all__ = [
+    "begun",
+    "failed",
+    "left",
+    "link",
+    "nobody",
+    "over",
+    "prompt",
+    "signed_in",
+    "standing",
+    "status",
+    "trouble",
+    "words",
+]
 
 _TEXT = "var(--jp-content-font-color1, var(--vscode-foreground, inherit))"
 _QUIET = "var(--jp-content-font-color2, var(--vscode-descriptionForeground, inherit))"
@@ -191,6 +204,11 @@ def _qr(url: str) -> str:
         'border-radius: 6px; flex: none; line-height: 0;">'
         f"{image}</div>"
     )
+
+
+def begun() -> str:
+    """A sign-in has begun, and there is nothing to tell yet."""
+    return _line(f"{_icon(_WAITING)}{_quiet('Signing in …')}")
 
 
 def status(progress: Progress, now: float, *, announce: bool = True, how: str = "interrupt ■ to cancel") -> str:
