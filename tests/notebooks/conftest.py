@@ -81,13 +81,11 @@ def made(provider: FakeProvider) -> str:
 
 
 @pytest.fixture
-def elsewhere(lab: Lab, provider: FakeProvider) -> Iterator[loginonce.Session]:
+def elsewhere(lab: Lab, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> Iterator[loginonce.Session]:
     """Another program of the same person, in this process."""
+    monkeypatch.setenv("LOGINONCE_HOME", str(lab.server.logins))
     with loginonce.Session(
-        provider.issuer,
-        client_id=provider.public_client_id,
-        scope="openid offline_access",
-        store=loginonce.FileStore(lab.server.logins),
+        provider.issuer, client_id=provider.public_client_id, scope="openid offline_access"
     ) as session:
         yield session
 

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 from lab import Lab, Notebook
@@ -128,7 +127,8 @@ def test_the_code_is_large_and_the_link_opens_a_tab_of_its_own(lab: Lab, provide
     expect(left).not_to_have_text(before)
     assert notebook.page.evaluate("getSelection().toString()").strip() == code.inner_text()
     link = notebook.output(0).locator(".loginonce-link")
-    assert (link.get_attribute("target"), link.get_attribute("rel")) == ("_blank", "noopener noreferrer")
+    assert link.get_attribute("target") == "_blank"
+    assert "noopener" in (link.get_attribute("rel") or "")
     plate = notebook.output(0).get_by_role("img", name="QR code")
     box = plate.bounding_box()
     assert box is not None
@@ -239,18 +239,15 @@ def test_nothing_of_a_sign_in_is_left_in_a_notebook_or_a_log(
     assert not any("user_code=" in text for text in lab.traces().values())
 
 
-def test_a_page_that_is_loaded_anew_while_a_cell_asks_shows_the_end(
+def test_a_page_that_is_loaded_anew_while_a_cell_asks_goes_on_asking(
     lab: Lab, provider: FakeProvider, made: str
 ) -> None:
-    notebook = begin(lab, made + "lab.login()", "lab.account.name")
+    notebook = begin(lab, made + "lab.login()", "print(lab.account.name)")
     code = code_of(notebook).inner_text()
     notebook.save()
     notebook.reload()
     assert code_of(notebook).inner_text() == code
-    began = time.monotonic()
     provider.approve(code)
-    while not list(lab.server.logins.rglob("*")) or lab.log().count("LOST") and time.monotonic() - began < MOMENT:
-        notebook.page.wait_for_timeout(100)
-    notebook.wait_until_idle()
+    notebook.wait_until_idle()  # the cell has ended
     notebook.run(1)
     notebook.wait_text(1, "Ada Lovelace")
