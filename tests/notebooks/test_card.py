@@ -185,7 +185,7 @@ def test_a_pasted_address_signs_in_and_a_wrong_one_is_told(
     notebook.save()
     secrets = {"access_token", "refresh_token", "id_token", "code_verifier"}
     assert secrets <= canaries.kinds
-    # A kernel at DEBUG tells its log what it was sent, the pasted code too: it is spent, and no use without the verifier.
+    # A kernel at DEBUG logs what it was sent, the pasted code too: it is spent, and no use without the verifier.
     found = {kind for text in lab.traces().values() for kind in canaries.found_in(text)}
     assert found <= {"code"}
     assert "code_challenge" not in notebook.path.read_text()

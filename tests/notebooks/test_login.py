@@ -69,6 +69,7 @@ def test_run_all_waits_for_the_approval_and_goes_on(lab: Lab, provider: FakeProv
     notebook.wait_text(1, "called: 200", seconds=MOMENT)
     assert is_quiet_line(notebook)
     assert not notebook.failed(0)
+    notebook.screenshot(f"login-signed-in-{kernel}")
 
 
 def test_an_interrupt_ends_the_wait_in_two_lines_and_nothing_runs(

@@ -108,11 +108,28 @@ PALE = """() => {
       const back = ground(element), front = over(parse(getComputedStyle(element).color), back);
       const [low, high] = [light(front), light(back)].sort((a, b) => a - b);
       const ratio = (high + 0.05) / (low + 0.05);
-      if (ratio < 4.5) pale.push(`${text}: ${ratio.toFixed(1)}`);
+      const enough = element.closest("[aria-hidden]") ? 3 : 4.5;  // icons stand beside words (WCAG 1.4.11)
+      if (ratio < enough) pale.push(`${text}: ${ratio.toFixed(1)}`);
     }
   }
   return pale;
 }"""
+
+EDGES = """() => [...document.querySelectorAll(".jupyter-widgets.widget-vbox")].map((card) => {
+  // Where the first letter of a text, the field and the first button begin.
+  const left = [];
+  for (const text of card.querySelectorAll(".loginonce-status, .loginonce > div:first-child")) {
+    const range = document.createRange(), walk = document.createTreeWalker(text, NodeFilter.SHOW_TEXT,
+      (node) => node.parentElement.closest("[aria-hidden]") || !node.textContent.trim() ? 2 : 1);
+    if (!text.getClientRects().length || !walk.nextNode()) continue;
+    range.selectNodeContents(walk.currentNode);
+    left.push(range.getBoundingClientRect().left);
+  }
+  const parts = [...card.querySelectorAll("input, button")].filter((part) => part.getClientRects().length);
+  left.push(...parts.filter((part) => part.matches("input") || part === card.querySelector("button:not([style*=none])"))
+    .map((part) => part.getBoundingClientRect().left));
+  return Math.max(...left) - Math.min(...left);
+})"""
 
 TOO_WIDE = """() => {
   const wide = [];
@@ -159,3 +176,9 @@ def test_a_qr_code_keeps_its_white_plate_in_the_dark(gallery: Notebook) -> None:
         modules = float((plate.locator("svg").get_attribute("viewBox") or "").split()[-1])
         quiet = (box["width"] - image["width"]) / 2 / (image["width"] / modules)
         assert quiet >= 2  # ISO/IEC 18004 asks for four modules; what is around a plate of ours is plain, too
+
+
+def test_the_parts_of_a_card_begin_at_one_edge(gallery: Notebook) -> None:
+    ragged = gallery.page.evaluate(EDGES)
+    assert len(ragged) == len(CARDS)
+    assert max(ragged) <= 1.5  # pixels, of which the side bearing of a letter is one

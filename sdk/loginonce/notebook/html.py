@@ -132,9 +132,8 @@ def prompt(progress: Progress, *, field: bool = False) -> str:
         f"<div>{_quiet(f'for the application {application}')}</div>"
     )
     if progress.state == "elsewhere":
-        title += (
-            f"<div>{_quiet('A sign-in is already pending in another notebook or program. This is the same one.')}</div>"
-        )
+        same = _quiet("A sign-in is already pending in another notebook or program. This is the same one.")
+        title += f'<div style="margin-top: 6px;">{same}</div>'
     where = asked.url_complete or asked.url
     if _host(where) == _host(asked.url):
         text = asked.url if asked.kind == "device" else f"Sign in at {urlsplit(asked.url).netloc}"
