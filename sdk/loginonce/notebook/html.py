@@ -295,7 +295,8 @@ def standing(account: Account, grant: Grant, resource: str, now: float) -> str:
         remains = token.expires_at - now
         life = max(1.0, token.expires_at - token.received_at)
         bar = _bar(min(1.0, max(0.0, remains / life)))
-        rows.append(f"{_about(remains)} left" if remains > 0 else "the next use gets a new token")
+        told = f"{_about(remains)} left" if remains > 0 else "the next use gets a new token"
+        rows.append(f'<span style="white-space: nowrap;">{told}</span>')
     return (
         f'<div class="loginonce" style="{_FRAME} padding-left: 1.4em;">'
         f'<div style="color: {_QUIET}; font-size: 13px;">{" · ".join(rows)}</div>{bar}</div>'

@@ -110,8 +110,6 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             button.on_click(lambda _, click=clicks[name]: click())
         layout = {"flex_flow": "row wrap", "margin": f"0 0 0 calc({INDENT} - 2px)"}
         row = widgets.HBox(list(self._buttons.values()), layout=layout)
-            list(self._buttons.values()), layout={"flex_flow": "row wrap", "margin": f"0 0 0 calc({INDENT} - 2px)"}
-        )
         super().__init__([self._line, self._ask, self._field, self._note, row], **settings)
         self._parts = (self._line, self._ask, self._field, self._note, *self._buttons.values(), row)
         self._view_count = 0  # front ends count the pages that show it from now on
