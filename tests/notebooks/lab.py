@@ -353,12 +353,7 @@ class Notebook:
 
     def save(self) -> dict[str, Any]:
         """Save, and give the notebook as it is on the disk."""
-        before = self.path.stat().st_mtime_ns
-        self._command("docmanager:save")
-        deadline = time.monotonic() + PATIENCE
-        while self.path.stat().st_mtime_ns == before:
-            assert time.monotonic() < deadline, "the notebook was not saved"
-            self.page.wait_for_timeout(50)
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
         notebook: dict[str, Any] = json.loads(self.path.read_text())
         return notebook
 
