@@ -1,8 +1,18 @@
 """What more than one floor's tests use."""
 
+from collections.abc import Iterator
+
 import pytest
 
+from canaries import Canaries
 from loginonce.environment import ROWS, Row
+
+
+@pytest.fixture
+def canaries() -> Iterator[Canaries]:
+    """The secrets that any fake provider issues or is sent from now on."""
+    with Canaries().listening() as canaries:
+        yield canaries
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import loginonce
 from loginonce.errors import LoginFailed
 from loginonce.login.flow import Progress, Prompt
 from loginonce.notebook import NotebookPresenter, presenter
-from loginonce.testing import FakeProvider
+from loginonce.testing import FakeProvider, Fault
 
 FACES = ("loginonce-link", "loginonce-code", "loginonce-qr", "href", "<svg")
 """What must be gone at the end."""
@@ -172,6 +172,21 @@ def test_why_it_failed_is_told_in_place_of_the_prompt_where_no_error_follows(
     assert "denied at the provider" in cell.html()
     assert "Begin again to retry." in cell.html()
     assert not any(face in cell.html() for face in FACES)
+
+
+def test_a_sign_in_that_outlives_its_cell_is_shown_below_that_cell(lab: Shell, provider: FakeProvider) -> None:
+    provider.faults.add(Fault(wait_before=0.3), where="device")
+    cell = lab.run("pending = lab.login(wait=False)")
+    assert "Signing in" in cell.html()
+    assert "Signing in" in cell.plain()
+    other = lab.run("pass")
+    until(lambda: "loginonce-code" in cell.html())
+    assert "Signing in" not in cell.html()
+    provider.approve(next(iter(provider.state._device_codes.values())).user_code)
+    until(lambda: lab.user_ns["pending"].done)
+    assert is_quiet_line(cell)
+    assert len(cell.outputs) == 2
+    assert other.outputs == []
 
 
 def test_nobody_there_is_told_by_the_error_alone(lab: Shell) -> None:
@@ -338,6 +353,23 @@ def test_a_sign_in_that_nobody_waits_for_lands_below_its_own_cell(kernel: Kernel
     assert cell.result is None
     assert other.plain().split() == ["meanwhile"]
     assert kernel.run("lab.account.name").plain() == "'Ada Lovelace'"
+
+
+@pytest.mark.real
+def test_nbclient_saves_how_a_sign_in_ended_that_outlived_its_cell(
+    provider: FakeProvider, loginonce_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nbclient import NotebookClient
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    monkeypatch.setenv("LOGINONCE_FLOW", "device")
+    provider.approves_after = 0.3
+    provider.faults.add(Fault(wait_before=0.3), where="device")
+    sources = [code_to_make(provider), "pending = lab.login(wait=False)", "print('meanwhile')", "pending.wait();"]
+    notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    assert is_quiet_line(Cell(notebook.cells[1].outputs))
+    assert [output["text"] for output in notebook.cells[2].outputs] == ["meanwhile\n"]
 
 
 @pytest.mark.real

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from benches import KERNELS, chromium, needs
+
+import loginonce
+from canaries import Canaries
+from loginonce.testing import FakeProvider
 
 if TYPE_CHECKING:
     from lab import JupyterServer, Lab
@@ -43,25 +47,47 @@ def browser_context() -> Iterator[Any]:
     """The browser: one for all, since JupyterLab comes much faster out of its cache."""
     path = chromium()
     try:
+        from lab import VIEWPORT
         from playwright.sync_api import sync_playwright
     except ImportError:
         needs("the notebook tests need Playwright: pip install -e '.[dev]'")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
+        yield browser.new_context(viewport=VIEWPORT, locale="en-GB")
         browser.close()
 
 
 @pytest.fixture
-def lab(jupyter_server: JupyterServer, browser_context: Any) -> Iterator[Lab]:
+def lab(jupyter_server: JupyterServer, browser_context: Any) -> Lab:
     """JupyterLab in a browser, as if nobody had been there."""
     from lab import Lab, pictures
 
-    jupyter_server.clear()
-    browser_context.clear_cookies()
-    yield Lab(jupyter_server, browser_context, pictures())
-    for page in browser_context.pages:
-        page.close()
+    return Lab(jupyter_server, browser_context, pictures())
+
+
+@pytest.fixture
+def provider(canaries: Canaries, fake_provider_factory: Callable[..., FakeProvider]) -> FakeProvider:
+    """The provider that the notebooks sign in to; what it issues is in `canaries`."""
+    return fake_provider_factory()
+
+
+@pytest.fixture
+def made(provider: FakeProvider) -> str:
+    """What a notebook makes its session by: `lab`."""
+    return (
+        f"import loginonce\nlab = loginonce.Session({provider.issuer!r}, client_id={provider.public_client_id!r},\n"
+        "                        scope='openid offline_access')\n"
+    )
+
+
+@pytest.fixture
+def elsewhere(lab: Lab, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> Iterator[loginonce.Session]:
+    """Another program of the same person, in this process."""
+    monkeypatch.setenv("LOGINONCE_HOME", str(lab.server.logins))
+    with loginonce.Session(
+        provider.issuer, client_id=provider.public_client_id, scope="openid offline_access"
+    ) as session:
+        yield session
 
 
 @pytest.fixture(params=KERNELS)

@@ -3,7 +3,8 @@
 `JupyterServer` is the process (JupyterLab, Notebook 7 and Voila at one address, a kernel of each of
 `benches.KERNELS`), `Lab` opens notebooks in a browser, `Notebook` is one of them on a page.  What the driver has to
 know: a workspace of its own for each page, no windowing (a cell out of sight would not be on the page), the
-application within reach of scripts; and wait for what is shown rather than for time.
+application within reach of scripts; and wait for what is shown rather than for time.  Loading JupyterLab takes longer
+than all else, so a page of it is used again by the tests of a module, each with a new notebook and a new kernel.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from typing import Any, Final, Literal
 
 import requests
 from benches import KERNELS, ROOT, bench, clean_environment
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, ViewportSize, expect
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 10.0
 PATIENCE: Final = 45.0
 """Seconds until something that has to show has not shown.  Two cores that others use too are slow."""
+
+VIEWPORT: Final[ViewportSize] = {"width": 1280, "height": 800}
 
 Theme = Literal["light", "dark"]
 App = Literal["lab", "notebook"]
@@ -45,6 +48,15 @@ _GETS_THROUGH: Final = """async (patience) => {
     if (await Promise.race([asked.done.then(() => true, () => false), pause(1)])) return true;
   }
   return false;
+}"""
+
+
+_CLOSES_ALL: Final = """async () => {
+  for (const widget of [...window.jupyterapp.shell.widgets("main")]) {
+    if (widget.context) widget.context.model.dirty = false;  // nobody is asked whether to save
+    widget.close();
+  }
+  document.querySelectorAll(".jp-Dialog").forEach((dialog) => dialog.remove());
 }"""
 
 
@@ -155,7 +167,7 @@ class Lab:
     """JupyterLab in a browser.  Everything waits for what it is about, up to `PATIENCE` seconds.
 
     A test has a `Lab` as the fixture `lab`, with no login, no notebook and no kernel left from another test; its
-    browser forgets everything, too.
+    browser knows nobody at any provider.
 
     - `open(*cells, kernel=…, app=…, theme=…)` writes a notebook of these cell sources and opens it, in JupyterLab
       or Notebook 7: a `Notebook`, on which it is run, interrupted, read, saved, photographed.  Open two for two
@@ -170,10 +182,32 @@ class Lab:
     browser: BrowserContext
     pictures: Path
     _count: int = field(default=0, init=False)
+    _spare: list[Page] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        """Take over what the test before has left, and empty it."""
+        for page in self.browser.pages:
+            if _is_lab(page) and not self._spare:
+                page.evaluate(_CLOSES_ALL)
+                expect(page.locator(".jp-NotebookPanel")).to_have_count(0, timeout=PATIENCE * 1000)
+                page.set_viewport_size(VIEWPORT)
+                self._spare.append(page)
+            else:
+                page.close()
+        self.server.clear()
+        self.browser.clear_cookies(name=re.compile(r"^(?!_xsrf|username-)"))  # the Jupyter server's own may stay
 
     def open(self, *cells: str, kernel: str = KERNELS[-1], app: App = "lab", theme: Theme = "light") -> Notebook:
         """A new notebook on a new page, its kernel started, nothing run."""
         path = self._write(cells, kernel)
+        if app == "lab" and self._spare:
+            page = self._spare.pop()
+            page.bring_to_front()
+            notebook = Notebook(self, page, path, len(cells))
+            notebook.theme(theme)
+            notebook._command("docmanager:open", path=path.name)
+            notebook.wait_until_idle()
+            return notebook
         _set(self.server.settings, "@jupyterlab/apputils-extension/themes", theme=_THEMES[theme])
         page = self.browser.new_page()
         workspace = f"/lab/workspaces/{path.stem}/tree" if app == "lab" else "/notebooks"
@@ -319,12 +353,7 @@ class Notebook:
 
     def save(self) -> dict[str, Any]:
         """Save, and give the notebook as it is on the disk."""
-        before = self.path.stat().st_mtime_ns
-        self._command("docmanager:save")
-        deadline = time.monotonic() + PATIENCE
-        while self.path.stat().st_mtime_ns == before:
-            assert time.monotonic() < deadline, "the notebook was not saved"
-            self.page.wait_for_timeout(50)
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
         notebook: dict[str, Any] = json.loads(self.path.read_text())
         return notebook
 
@@ -345,6 +374,10 @@ class Notebook:
         self.page.evaluate(
             "([command, given]) => { window.jupyterapp.commands.execute(command, given) }", [command, arguments]
         )
+
+
+def _is_lab(page: Page) -> bool:
+    return not page.is_closed() and "/lab/workspaces/" in page.url
 
 
 def pictures() -> Path:

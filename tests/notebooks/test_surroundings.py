@@ -46,6 +46,8 @@ def test_a_login_in_voila_does_not_block_the_page_for_ever(lab: Lab, fake_provid
     ask = f"loginonce.Session({fake_provider.issuer!r}, client_id={fake_provider.public_client_id!r}).login('device')"
     page = lab.voila(f"import loginonce\ntry: {ask}\nexcept loginonce.LoginFailed as failed: print(failed)")
     expect(page.locator("body")).to_contain_text("a page of voila shows no prompt", timeout=45_000)
+    expect(page.locator("body")).to_contain_text("Show loginonce.notebook.LoginWidget(session) in the page")
+    assert len(page.locator("pre").filter(has_text="no prompt").inner_text().strip().splitlines()) == 2
 
 
 MARIMO = """

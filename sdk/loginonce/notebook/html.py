@@ -20,7 +20,20 @@ from ..errors import LoginFailed, LoginonceError
 from ..login.flow import Progress, Prompt
 from ..model import Account, Grant
 
-__all__ = ["failed", "left", "link", "nobody", "over", "prompt", "signed_in", "standing", "status", "trouble", "words"]
+__all__ = [
+    "begun",
+    "failed",
+    "left",
+    "link",
+    "nobody",
+    "over",
+    "prompt",
+    "signed_in",
+    "standing",
+    "status",
+    "trouble",
+    "words",
+]
 
 _TEXT = "var(--jp-content-font-color1, var(--vscode-foreground, inherit))"
 _QUIET = "var(--jp-content-font-color2, var(--vscode-descriptionForeground, inherit))"
@@ -119,9 +132,8 @@ def prompt(progress: Progress, *, field: bool = False) -> str:
         f"<div>{_quiet(f'for the application {application}')}</div>"
     )
     if progress.state == "elsewhere":
-        title += (
-            f"<div>{_quiet('A sign-in is already pending in another notebook or program. This is the same one.')}</div>"
-        )
+        same = _quiet("A sign-in is already pending in another notebook or program. This is the same one.")
+        title += f'<div style="margin-top: 6px;">{same}</div>'
     where = asked.url_complete or asked.url
     if _host(where) == _host(asked.url):
         text = asked.url if asked.kind == "device" else f"Sign in at {urlsplit(asked.url).netloc}"
@@ -191,6 +203,11 @@ def _qr(url: str) -> str:
         'border-radius: 6px; flex: none; line-height: 0;">'
         f"{image}</div>"
     )
+
+
+def begun() -> str:
+    """A sign-in has begun, and there is nothing to tell yet."""
+    return _line(f"{_icon(_WAITING)}{_quiet('Signing in …')}")
 
 
 def status(progress: Progress, now: float, *, announce: bool = True, how: str = "interrupt ■ to cancel") -> str:
@@ -278,7 +295,8 @@ def standing(account: Account, grant: Grant, resource: str, now: float) -> str:
         remains = token.expires_at - now
         life = max(1.0, token.expires_at - token.received_at)
         bar = _bar(min(1.0, max(0.0, remains / life)))
-        rows.append(f"{_about(remains)} left" if remains > 0 else "the next use gets a new token")
+        told = f"{_about(remains)} left" if remains > 0 else "the next use gets a new token"
+        rows.append(f'<span style="white-space: nowrap;">{told}</span>')
     return (
         f'<div class="loginonce" style="{_FRAME} padding-left: 1.4em;">'
         f'<div style="color: {_QUIET}; font-size: 13px;">{" · ".join(rows)}</div>{bar}</div>'

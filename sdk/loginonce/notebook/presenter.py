@@ -5,7 +5,11 @@ changes every second stands in another, below it.  At the end the first becomes 
 a saved notebook keeps no link and no code.  Nothing is ever cleared, which from a thread hits another cell.
 
 It shows on the sign-in's thread and on one that counts the seconds; both have the context of the cell that the
-presenter was made in, by which a kernel tells where outputs belong.
+presenter was made in, by which a kernel tells where outputs belong.  Not each kernel does (ipykernel 6 asks which cell
+runs now), so where a sign-in outlives its cell both displays get their place as the cell ends, on the cell's thread.
+
+A display that is there is replaced wherever its update comes from, except by nbclient, which drops what belongs to a
+cell that has ended.  So updates are sent on behalf of the cell that runs now.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import io
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..login.flow import Progress
@@ -35,12 +40,13 @@ class NotebookPresenter:
     """Shows a sign-in below the cell that runs where it is made."""
 
     def __init__(self) -> None:
-        self._cell = _Cell.here()
         self._mutex = threading.Lock()
         self._prompt = _Output()
         self._status = _Output()
         self._now: Progress | None = None
         self._over = threading.Event()
+        self._cell = _Cell.here()
+        self._cell.at_end(self._take_place)
 
     def show(self, progress: Progress) -> None:
         """Show what has changed."""
@@ -55,6 +61,16 @@ class NotebookPresenter:
         if begins:
             context = contextvars.copy_context()
             threading.Thread(target=context.run, args=(self._tick,), name="loginonce-clock", daemon=True).start()
+
+    def _take_place(self) -> None:
+        """The cell ends before the sign-in does: what will be shown belongs here, and not below the next one."""
+        with self._mutex:
+            if self._over.is_set():
+                return
+            if not self._prompt.there:
+                self._prompt.put(html.begun(), "Signing in …")
+            if not self._status.there:
+                self._status.put("")
 
     def _tick(self) -> None:
         while not self._over.wait(TICK):
@@ -108,7 +124,10 @@ class _Output:
         bundle = {"text/html": rich, "text/plain": plain}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)
-        else:
+            return
+        try:
+            contextvars.Context().run(self._handle.update, bundle, raw=True)
+        except LookupError:  # ipykernel 7.0 knows no cell outside of its context
             self._handle.update(bundle, raw=True)
 
 
@@ -124,6 +143,7 @@ class _Cell:
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self._said: list[Account] = []
+        self._at_end: list[Callable[[], None]] = []
         self.runs = shell is not None
         if shell is not None:
             formatter = shell.display_formatter.ipython_display_formatter
@@ -147,6 +167,10 @@ class _Cell:
         """It has been shown."""
         self._said.append(account)
 
+    def at_end(self, function: Callable[[], None]) -> None:
+        """Call it when the cell has run to its end, while what it displays still lands below it."""
+        self._at_end.append(function)
+
     def _show_account(self, account: Account) -> None:
         from IPython.display import display
 
@@ -154,7 +178,10 @@ class _Cell:
             display({"text/html": account._repr_html_(), "text/plain": repr(account)}, raw=True)
 
     def _ended(self, _: object = None) -> None:
+        for function in self._at_end:
+            function()
         self.runs = False
+        self._at_end = []
         self._said = []
         self.shell.events.unregister("post_run_cell", self._ended)
         formatter = self.shell.display_formatter.ipython_display_formatter

@@ -40,6 +40,10 @@ BEAT = 0.25
 """Seconds between two looks at the store: what another kernel did shows within it."""
 
 
+INDENT = "21.6px"
+"""Where the text of `html` begins in a widget: field and buttons begin there too."""
+
+
 class SignedIn(Protocol):
     """What a card needs of a session."""
 
@@ -88,7 +92,7 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         self._field = _Field(
             placeholder="paste the whole address here, and press Enter",
             continuous_update=False,
-            layout={"width": "27em", "max_width": "100%", "margin": "2px 0 2px 1.4em"},
+            layout={"width": "27em", "max_width": f"calc(100% - {INDENT} - 2px)", "margin": f"2px 0 2px {INDENT}"},
         )
         self._field.observe(self._pasted, "value")
         self._buttons = {
@@ -104,7 +108,8 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         }
         for name, button in self._buttons.items():
             button.on_click(lambda _, click=clicks[name]: click())
-        row = widgets.HBox(list(self._buttons.values()), layout={"flex_flow": "row wrap", "margin": "0 0 0 1.1em"})
+        layout = {"flex_flow": "row wrap", "margin": f"0 0 0 calc({INDENT} - 2px)"}
+        row = widgets.HBox(list(self._buttons.values()), layout=layout)
         super().__init__([self._line, self._ask, self._field, self._note, row], **settings)
         self._parts = (self._line, self._ask, self._field, self._note, *self._buttons.values(), row)
         self._view_count = 0  # front ends count the pages that show it from now on
