@@ -85,10 +85,8 @@ class Transport:
         watchdog = threading.Timer(budget, watch.cut)
         watchdog.daemon = True
         earlier = sys.exception()
-        try:
+        with suppress(RuntimeError):  # at its end, Python 3.12 starts no threads: then only each read is bounded
             watchdog.start()
-        except RuntimeError:
-            raise NeverSent("this process is ending, and nothing could bound the request any more") from None
         failure = ""
         token = _watching.set(watch)
         try:
@@ -290,10 +288,14 @@ def _looked_up(host: str, port: int | None, deadline: float) -> list[tuple[Any, 
             failures.append(error)
 
     resolver = threading.Thread(target=look_up, name="loginonce-resolver", daemon=True)
-    resolver.start()
-    resolver.join(max(0.01, deadline - time.monotonic()))
-    if resolver.is_alive():
-        raise TimeoutError("its name was not resolved in time")
+    try:
+        resolver.start()
+    except RuntimeError:  # as above
+        look_up()
+    else:
+        resolver.join(max(0.01, deadline - time.monotonic()))
+        if resolver.is_alive():
+            raise TimeoutError("its name was not resolved in time")
     if failures:
         raise failures[0]
     return found

@@ -52,7 +52,7 @@ def test_asking_for_a_folder_makes_none(elsewhere: Path) -> None:
 def test_a_process_names_itself_by_host_boot_pid_and_start() -> None:
     host, boot, pid, start = home.process_identity().split("/")
     assert (host, pid) == (socket.gethostname(), str(os.getpid()))
-    assert re.fullmatch(r"[0-9a-f]{8}", boot)
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9]+", boot)
     assert start.isdigit()
 
 
