@@ -475,6 +475,15 @@ def test_a_device_is_pending_then_signed_in_once_approved_and_its_code_works_onc
     assert again.json()["error"] == "invalid_grant"
 
 
+def test_a_provider_without_users_hands_out_codes_that_nobody_approves(
+    fake_provider_factory: Callable[..., FakeProvider],
+) -> None:
+    provider = fake_provider_factory(users={}, approves_after=0.0)
+    device = begin_device(provider)
+    answer = ask(provider, DEVICE, device_code=device["device_code"])
+    assert answer.json()["error"] == "authorization_pending"
+
+
 def test_a_device_that_polls_too_fast_must_slow_down_by_five_seconds_for_good(
     fake_provider: FakeProvider, ask: Ask
 ) -> None:
