@@ -43,6 +43,9 @@ class LoginMagics(Magics):
     def logout(self, line: str) -> None:
         """Sign out, in every program that shares the login."""
         session = self._session(parse_argstring(self.logout, line).session)
+        if session.account is None:
+            print(f"Nobody was signed in to {session.source.key}.")
+            return
         done = session.logout()
         print(
             f"Signed out of {session.source.key.issuer}{'' if done.revoked else ' (here; it was not revoked there)'}."

@@ -165,6 +165,17 @@ def test_a_second_login_asks_nobody(lab: loginonce.Session, provider: FakeProvid
     assert provider.log == []
 
 
+def test_a_login_takes_the_place_of_one_that_is_damaged(
+    lab: loginonce.Session, provider: FakeProvider, here: Run
+) -> None:
+    Path(lab.source.store.location(lab.source.key)).write_bytes(b"no record")
+    refresh_token = provider.issue("grace")["refresh_token"]
+    done = here("login", "lab", "--refresh-token-stdin", stdin=refresh_token)
+    assert done.returncode == 0
+    assert "was damaged" in done.stderr
+    assert "Signed in" in done.stderr
+
+
 def test_a_login_without_anybody_there_exits_with_4(home: Path, provider: FakeProvider, here: Run) -> None:
     done = here("login", "lab", "--issuer", provider.issuer, "--client-id", "x")
     assert (done.returncode, done.stdout) == (4, "")

@@ -475,6 +475,15 @@ def test_a_device_is_pending_then_signed_in_once_approved_and_its_code_works_onc
     assert again.json()["error"] == "invalid_grant"
 
 
+def test_a_provider_without_users_hands_out_codes_that_nobody_approves(fake_provider_factory: Factory) -> None:
+    provider = fake_provider_factory(users={}, approves_after=0.0)
+    form = {"client_id": provider.public_client_id, "scope": "openid"}
+    device = requests.post(f"{provider.issuer}/device_authorization", data=form, timeout=5).json()
+    polled = {"grant_type": DEVICE, "client_id": provider.public_client_id, "device_code": device["device_code"]}
+    answer = requests.post(f"{provider.issuer}/token", data=polled, timeout=5)
+    assert answer.json()["error"] == "authorization_pending"
+
+
 def test_a_device_that_polls_too_fast_must_slow_down_by_five_seconds_for_good(
     fake_provider: FakeProvider, ask: Ask
 ) -> None:

@@ -6,6 +6,7 @@ import http.client
 import io
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -356,6 +357,39 @@ def test_visits_under_a_foreign_name_or_to_another_path_are_ignored(
     assert lab.login(flow="browser").subject == "ada"
     human.leave()
     assert human.result == [404] * 6 + [501]
+
+
+def test_the_answer_counts_where_the_tab_is_closed_before_its_page_has_come(
+    lab: loginonce.Session, meet: Meet, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def act(prompt: Prompt) -> None:
+        asked = query(prompt.url)
+        parts = urlsplit(asked["redirect_uri"])
+        answer = urlencode({"state": asked["state"], "error": "access_denied", "iss": lab.settings.issuer})
+        with socket.create_connection((parts.hostname or "", parts.port or 80)) as tab:
+            visit = f"GET {parts.path}?{answer} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n"
+            tab.sendall(visit.encode())
+
+    meet(act)
+    with pytest.raises(LoginFailed) as caught:
+        lab.login(flow="browser", timeout=3)
+    assert caught.value.outcome == "denied"
+    assert capfd.readouterr().err == ""
+
+
+def test_a_connection_that_breaks_off_writes_nothing_on_the_terminal(
+    fake_provider: FakeProvider, lab: loginonce.Session, meet: Meet, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def act(prompt: Prompt) -> None:
+        parts = urlsplit(query(prompt.url)["redirect_uri"])
+        with socket.create_connection((parts.hostname or "", parts.port or 80)) as broken:
+            broken.sendall(b"GET /call")
+            broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset at its end
+        fake_provider.approve(prompt.url)
+
+    meet(act)
+    lab.login(flow="browser")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_connection_that_says_nothing_does_not_hold_the_sign_in_up(

@@ -152,6 +152,14 @@ def test_logging_out_says_so(notebook: Shell, make: Make, capsys: pytest.Capture
     assert lab.account is None
 
 
+def test_where_nobody_was_signed_in_logging_out_says_so(
+    notebook: Shell, make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = make("lab", signed_in=False)
+    notebook.run("%logout")
+    assert capsys.readouterr().out == f"Nobody was signed in to {lab.source.key}.\n"
+
+
 def test_logging_out_says_where_the_login_was_not_revoked(
     notebook: Shell, make: Make, capsys: pytest.CaptureFixture[str], fake_provider: FakeProvider
 ) -> None:

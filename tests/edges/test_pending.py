@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -213,6 +214,39 @@ def test_a_forced_sign_in_follows_too(fake_provider: FakeProvider, begin: Begin,
     assert two.prompt("elsewhere") == one.prompt()
     open_session().login(tokens=fake_provider.issue("grace"))
     assert second.wait().subject == "grace"
+
+
+def test_a_loop_that_drops_the_wait_ends_the_sign_in(begin: Begin) -> None:
+    sign_in, screen = begin()
+    screen.prompt("pending")
+
+    async def drop() -> None:
+        waiting = sign_in.wait_async()
+        waiting.send(None)
+        waiting.close()  # as a loop that has ended does: nothing can be awaited any more
+
+    asyncio.run(drop())
+    wait_for(lambda: sign_in.done)
+
+
+def test_a_forked_child_does_not_wait_for_its_parents_sign_in(
+    fake_provider: FakeProvider, begin: Begin, notices: Notices
+) -> None:
+    sign_in, screen = begin()
+    prompt = screen.prompt("pending")
+    child = os.fork()
+    if child == 0:  # what a test's child raises must not come to be the suite's
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(5)
+        try:
+            sign_in.wait()
+        except LoginFailed as error:
+            os._exit(7 if "fork" in str(error) else 8)
+        os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert len(notices()) == 1  # the parent asks on
+    fake_provider.approve(prompt.user_code)
+    assert sign_in.wait().subject == "ada"
 
 
 RACE = """

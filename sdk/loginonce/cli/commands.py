@@ -19,7 +19,7 @@ import click
 
 from ..config import GrantType, Settings, add_profile, profile_name, profiles, settings
 from ..environment import detect
-from ..errors import ConfigurationError, LoginFailed, LoginonceError, LoginRequired, TransportError
+from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceError, LoginRequired, TransportError
 from ..home import config_file
 from ..login.text import good_for
 from ..model import Account, scope_set
@@ -28,6 +28,8 @@ from ..text import moment, plain, say
 
 if TYPE_CHECKING:
     from ..login.flow import Presenter, Progress
+    from ..model import Grant
+    from ..source import LoginSource
 
 __all__ = ["run", "show_warnings"]
 
@@ -219,7 +221,7 @@ def _login(
     if new and profile:
         source.hint = f"Run: {made.command.replace(' login ', f' login {profile} ', 1)}"
         made = replace(made, profile=profile)
-    before = source.grant()
+    before = _before(source)
     account = session.login(
         flow,
         force=force,
@@ -297,6 +299,14 @@ def _credentials(session: Session, *, force: bool, refresh_token_stdin: bool) ->
             raise click.UsageError("whose password is it?  Name the person: --account NAME")
         username = click.prompt("User name", err=True)
     return {"username": username, "password": _secret("Password")}
+
+
+def _before(source: LoginSource) -> Grant | None:
+    try:
+        return source.grant()
+    except CorruptStore as error:
+        say(str(error))  # a new sign-in takes its place
+        return None
 
 
 def _signed_in(session: Session) -> bool:

@@ -8,8 +8,10 @@ make a browser visit one.
 from __future__ import annotations
 
 import html
+import logging
 import queue
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +27,8 @@ from ..wire import judge_redirect, require_state
 from .flow import Prompt, SignedIn, Waiter
 
 __all__ = ["DEFAULT_REDIRECT_URI", "BrowserFlow"]
+
+log = logging.getLogger("loginonce")
 
 DEFAULT_REDIRECT_URI = "http://127.0.0.1/callback"
 """Without a port: any free one (RFC 8252 §7.3).  The address, not `localhost`, which may lead elsewhere."""
@@ -214,6 +218,10 @@ class _Receiver:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True  # a browser may open connections that it never uses
 
+    def handle_error(self, *_: object) -> None:
+        """Say nothing on the person's terminal: a browser may also break off."""
+        log.debug("a visit at the receiver failed: %s", type(sys.exception()).__name__)
+
 
 class _Server6(_Server):
     address_family = socket.AF_INET6
@@ -240,13 +248,17 @@ class _Handler(BaseHTTPRequestHandler):
         except ProtocolError:
             self._say(400, "Not the answer", "This is not the answer to the sign-in that waits here, which goes on.")
             return
-        if "error=" in visit.query:
-            self._say(200, "Not signed in", "The provider said no. You can close this tab; your program tells more.")
-        else:
-            self._say(200, "Almost there", "You can close this tab and go back to where you came from.")
-        self.receiver.deliver(
-            address
-        )  # after the page: a program that ends as soon as it is signed in would cut it off
+        try:
+            if "error=" in visit.query:
+                self._say(
+                    200, "Not signed in", "The provider said no. You can close this tab; your program tells more."
+                )
+            else:
+                self._say(200, "Almost there", "You can close this tab and go back to where you came from.")
+        finally:
+            # After the page: a program that ends as soon as it is signed in would cut it off.  And also where the tab
+            # was closed before it came.
+            self.receiver.deliver(address)
 
     def _say(self, status: int, title: str, text: str) -> None:
         page = _PAGE.format(title=html.escape(title), text=html.escape(text)).encode()

@@ -147,6 +147,7 @@ class SignIn:
 
     def wait(self) -> Account:
         """Wait until it is over.  Raises what it ended with; an interrupt cancels it (`LoginFailed`)."""
+        self._refuse_in_child()
         try:
             if self._thread.ident is None:
                 self._start()  # in here, so that no interrupt finds a sign-in that nobody waits for
@@ -160,12 +161,16 @@ class SignIn:
 
     async def wait_async(self) -> Account:
         """The same, in slices that an interrupt and other tasks come between."""
+        self._refuse_in_child()
         try:
             if self._thread.ident is None:
                 self._start()
             while not self._over.is_set():
                 await asyncio.sleep(SLICE)
                 self._read_address()
+        except GeneratorExit:  # the loop is gone: there is nothing to wait in
+            self.cancel()
+            raise
         except BaseException as error:
             self._give_up(error)
             for _ in range(10):  # not for the event: it is the loop that must not stand still
@@ -214,6 +219,15 @@ class SignIn:
         asking.deliver(address)
         while not self._over.wait(SLICE):
             pass
+
+    def _refuse_in_child(self) -> None:
+        """A forked child has no thread that would ever tell it the end."""
+        if self._thread.ident is not None and not self._thread.is_alive() and not self._over.is_set():
+            raise LoginFailed(
+                "this sign-in goes on in the process that began it, of which this one is a fork",
+                outcome="cancelled",
+                hint="Call .login() here: it shows the same prompt.",
+            )
 
     def _start(self) -> None:
         _under_way.add(self)

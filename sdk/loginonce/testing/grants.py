@@ -373,7 +373,7 @@ class _DeviceEndpoint(DeviceAuthorizationEndpoint):  # type: ignore[misc]
                 expires_at=provider.now() + data["expires_in"],
                 interval=DEFAULT_DEVICE_INTERVAL if interval is None else interval,
                 approves_at=math.inf if patience is None else provider.now() + patience,
-                approver=next(iter(provider.users)),
+                approver=next(iter(provider.users), ""),
             )
         )
         provider.events.add("device", detail="requested")

@@ -354,7 +354,7 @@ class State:
                 return "unknown"
             if now >= code.expires_at:
                 return "expired"
-            if code.decision is None and now >= code.approves_at:
+            if code.decision is None and code.approver and now >= code.approves_at:
                 code.decision, code.user = "approved", code.approver
             if code.decision == "approved":
                 code.spent = True
