@@ -286,6 +286,8 @@ class Session(requests.Session):
         from .environment import detect
         from .login.signin import SignIn
 
+        if timeout is not None and timeout <= 0:
+            raise ConfigurationError(f"timeout={timeout} leaves nobody the time to sign in: say how many seconds")
         here = detect()
         if presenter is not None:
             here = replace(here, blocking=True)  # who brings a presenter knows how it is seen

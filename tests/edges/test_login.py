@@ -1034,6 +1034,9 @@ def test_the_address_is_on_a_line_of_its_own(kind: Any, monkeypatch: pytest.Monk
     TextPresenter(out := io.StringIO(), browser=True).show(Progress("pending", prompt))
     lines = [line.strip() for line in out.getvalue().splitlines()]
     assert prompt.url in lines
+    for thread in threading.enumerate():
+        if thread.name == "loginonce-browser":
+            thread.join()
     assert opened == ([prompt.url] if kind == "browser" else [])
     assert ("ABCD-EFGH" in out.getvalue()) == (kind == "device")
     assert ("5 min" in out.getvalue()) == (kind != "paste")

@@ -78,8 +78,9 @@ from loginonce.login import pending
 class Say:
     def show(self, progress):
         prompt = progress.prompt
-        print(json.dumps({"state": progress.state, "url": prompt and prompt.url_complete, "pid": os.getpid(),
-                          "code": prompt and prompt.user_code}), flush=True)
+        said = {"state": progress.state, "url": prompt and prompt.url_complete, "pid": os.getpid(),
+                "code": prompt and prompt.user_code}
+        os.write(1, json.dumps(said).encode() + b"\\n")  # whole lines, whoever else writes
 
 print(json.dumps({"state": "ready", "pid": os.getpid()}), flush=True)
 given = json.loads(sys.stdin.readline())

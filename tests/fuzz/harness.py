@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -122,6 +123,10 @@ def device_answer(data: bytes) -> None:
 # ── the authorization end point's answer ─────────────────────────────────────────────────────────────────
 
 
+BLANK = "".join(map(chr, range(33)))
+"""What `urlsplit` takes away in front of an address."""
+
+
 @target
 def redirect(data: bytes) -> None:
     server = AuthorizationServer(ISSUER, authorization_response_iss_parameter_supported=bool(data[:1] < b"@"))
@@ -134,7 +139,7 @@ def redirect(data: bytes) -> None:
             continue
         assert code
         assert type(code) is Secret
-        assert url.startswith(REDIRECT)
+        assert re.sub(r"[\t\r\n]", "", url).lstrip(BLANK).startswith(REDIRECT)  # as RFC 3986 parsers of Python see it
         assert "state" in url
 
 

@@ -76,6 +76,8 @@ class Member:
     def stopped(self) -> Iterator[None]:
         """SIGSTOP, as a laptop that sleeps or a debugger does, until the block ends."""
         self.send(signal.SIGSTOP)
+        while Path(f"/proc/{self.pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.001)  # a signal takes its time, and so does each of the threads
         try:
             yield
         finally:

@@ -7,6 +7,7 @@ own, so that nobody on the first can tell whether one of them is alive.
 from __future__ import annotations
 
 import fcntl
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -173,7 +174,7 @@ def test_a_strict_lock_of_a_process_that_was_killed_is_taken_on_its_own_host_onl
     victim.tell("call", url=fake_provider.api("/x"))
     until(lambda: owner.source.grant().state == "SPENDING")  # type: ignore[union-attr]
     time.sleep(0.2)
-    victim.kill_and_close()
+    victim.end_by(signal.SIGKILL)
     second.members.remove(victim)
     fake_provider.faults.clear()
     told = first.members[0].ask("call", url=fake_provider.api("/x"))

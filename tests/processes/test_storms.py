@@ -107,7 +107,7 @@ def test_retry_after_is_kept_by_all(
     fake_provider.reset_stats()
     heard = for_a_while(crowd, fake_provider, owner, 5.0)
     good, bad = good_and_bad(crowd)
-    assert good > CROWD
+    assert good >= CROWD // 2  # those whose turn came after the three seconds
     assert {told["error"] for told in bad} == {"TransportError"}
     assert len(heard.asked) == 2
     assert heard.asked[1] - heard.asked[0] >= 3.0

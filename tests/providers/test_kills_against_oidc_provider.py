@@ -20,8 +20,7 @@ from trials import KILLS, Sent, trial
 from ways import LOST, REFUSED, RENEWED, STRICT, WAITED, Column, Way
 
 import loginonce
-from loginonce.login import signin
-from loginonce.login.flow import Prompt
+from loginonce.login.flow import Progress
 
 if TYPE_CHECKING:
     from conftest import OidcProvider
@@ -43,12 +42,10 @@ class RealStage:
         self._owner.login(flow="browser", force=True)
         self._provider.reset()
 
-    def show(self, prompt: Prompt) -> None:
+    def show(self, progress: Progress) -> None:
         """Ada agrees."""
-        self._person.open_authorization(prompt.url)
-
-    def done(self) -> None:
-        """Nothing to take back."""
+        if progress.state == "pending" and progress.prompt is not None:
+            self._person.open_authorization(progress.prompt.url)
 
     def expire(self) -> None:
         def ended(grant: loginonce.Grant | None) -> loginonce.Grant:
@@ -98,7 +95,7 @@ def stage(
     oidc_provider: OidcProvider, person: Person, loginonce_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> RealStage:
     stage = RealStage(oidc_provider, person)
-    monkeypatch.setattr(signin, "TextPresenter", lambda *_, **__: stage)
+    monkeypatch.setattr("loginonce.session.presenter_here", lambda *_: stage)
     return stage
 
 

@@ -171,7 +171,7 @@ def test_a_person_who_takes_time_with_a_device_code_is_waited_for(
     prompt = flow.begin()
     waits: list[float] = []
 
-    def wait(seconds: float) -> None:
+    def wait(seconds: float, *, trouble: str = "") -> None:
         waits.append(seconds)
         if len(waits) == 3:
             person.approve_device(prompt.url_complete, prompt.user_code)
@@ -187,7 +187,7 @@ def test_a_denied_device_code_is_a_login_that_failed(
     flow = DeviceFlow(lab.source.provider, SCOPE)
     prompt = flow.begin()
     with pytest.raises(LoginFailed) as caught:
-        flow.finish(lambda _: person.deny_device(prompt.url, prompt.user_code))
+        flow.finish(lambda *_, **__: person.deny_device(prompt.url, prompt.user_code))
     assert caught.value.outcome == "denied"
     assert oidc_provider.stats()["token_requests"] == 1
 
@@ -197,7 +197,7 @@ def test_a_device_code_that_ran_out_is_a_login_that_failed(oidc_provider: OidcPr
     flow = DeviceFlow(lab.source.provider, SCOPE)
     flow.begin()
     with pytest.raises(LoginFailed) as caught:
-        flow.finish(lambda seconds: time.sleep(min(seconds, 1.01)))
+        flow.finish(lambda seconds, **_: time.sleep(min(seconds, 1.01)))
     assert caught.value.outcome == "timed_out"
 
 

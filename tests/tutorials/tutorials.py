@@ -31,11 +31,11 @@ def run(path: Path) -> nbformat.NotebookNode:
 
 @contextmanager
 def _surroundings():
-    """As on the machine of somebody who has no login yet; a device code is the way that needs no click."""
+    """As in the JupyterLab of somebody who has no login yet, and does not click either."""
     before = dict(os.environ)
     for name in [name for name in before if name.startswith("LOGINONCE_") or name == "CI"]:
         del os.environ[name]
-    os.environ["LOGINONCE_FLOW"] = "device"
+    os.environ["LOGINONCE_ENVIRONMENT"] = "jupyter"
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ def playground(**behaviour: Any) -> FakeProvider:
     """Start a provider to play with in a notebook, and keep its logins out of your own.
 
     It takes the settings of `testing.FakeProvider`.  Unless told otherwise Ada approves a sign-in that nobody has
-    answered for five seconds.  `LOGINONCE_HOME` of this process, and of those that it starts, becomes a folder
+    answered for ten seconds.  `LOGINONCE_HOME` of this process, and of those that it starts, becomes a folder
     that is removed when the process ends, as is the provider.
     """
     # Imported here: Flask is an extra.

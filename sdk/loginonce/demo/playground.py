@@ -11,7 +11,9 @@ from ..testing import FakeProvider
 
 __all__ = ["open_playground"]
 
-APPROVES_AFTER = 5.0
+_KEPT = {"LOGINONCE_FLOW", "LOGINONCE_ENVIRONMENT"}
+
+APPROVES_AFTER = 10.0
 """Seconds after which Ada approves by herself, so that a notebook runs on where nobody clicks."""
 
 
@@ -23,6 +25,9 @@ def open_playground(**behaviour: Any) -> FakeProvider:
     # At the end the provider goes first: what still runs must not find a login that cannot be renewed.
     atexit.register(folder.cleanup)
     atexit.register(provider.stop)
+    for name in [name for name in os.environ if name.startswith("LOGINONCE_") and name not in _KEPT]:
+        del os.environ[name]  # your own store or account has nothing to do with it
     os.environ["LOGINONCE_HOME"] = folder.name
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     return provider

@@ -15,6 +15,7 @@ import atexit
 import contextvars
 import getpass
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -23,10 +24,19 @@ from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
 from ..environment import Environment, detect
-from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceError, LoginRequired, StoreError
+from ..errors import (
+    ConfigurationError,
+    CorruptStore,
+    LoginFailed,
+    LoginonceError,
+    LoginRequired,
+    ProtocolError,
+    StoreError,
+)
 from ..model import Account, Grant, Secret, scope_set
 from ..refresh import grant_of_login
 from ..source import LoginSource
+from ..text import plain
 from ..wire import Members
 from .browser import DEFAULT_REDIRECT_URI, BrowserFlow
 from .choose import FlowName, choose
@@ -40,6 +50,9 @@ log = logging.getLogger("loginonce")
 
 SLICE = 0.1
 """Seconds between two looks at whether the wait is still wanted; what an interrupt takes at most."""
+
+TRIES = 3
+"""How often an address may be pasted that is not the answer; a terminal cuts a line that is too long for it."""
 
 FAREWELL = 0.3
 """Seconds that a cancelled sign-in has to take its prompt back before the caller goes on without it."""
@@ -122,6 +135,7 @@ class SignIn:
         self._asking: BrowserFlow | None = None
         self._to_be_typed = False
         self._typing = False
+        self._mispasted = 0
         self._why: LoginonceError = _cancelled()
         self._cancelled = threading.Event()
         self._ending = threading.Lock()
@@ -216,7 +230,14 @@ class SignIn:
                 outcome="cancelled",
                 hint="Begin again, and paste the whole address of the last page, even if that page shows an error.",
             )
-        asking.deliver(address)
+        try:
+            asking.deliver(address)
+        except ProtocolError as error:
+            self._mispasted += 1
+            if self._mispasted >= TRIES:
+                raise
+            print(f"{plain(str(error))}.  Paste the whole address of the last page.", file=sys.stderr)
+            return  # and it is asked for again
         while not self._over.wait(SLICE):
             pass
 

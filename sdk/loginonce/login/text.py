@@ -6,7 +6,9 @@ Whatever comes from a server is shown by way of `plain`: a terminal obeys what i
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from contextlib import suppress
 from typing import TextIO
 
 from ..errors import LoginFailed, LoginonceError
@@ -45,7 +47,12 @@ def show_browser(prompt: Prompt) -> None:
     # Imported here: few programs ever open one.
     import webbrowser
 
-    webbrowser.open(prompt.url)
+    def show() -> None:
+        with suppress(Exception):  # whatever $BROWSER is: the address is there to read
+            webbrowser.open(prompt.url)
+
+    # Some of them return when they are closed.
+    threading.Thread(target=show, name="loginonce-browser", daemon=True).start()
 
 
 class TextPresenter:
