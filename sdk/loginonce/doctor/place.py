@@ -132,13 +132,21 @@ def _scratch(folder: Path) -> Iterator[Path]:
     """A folder that can be made on the same disk, and is gone afterwards if it was."""
     there = next((place for place in (folder, *folder.parents) if os.path.isdir(place)), folder)
     scratch = there / f".doctor-{os.getpid()}-{secrets.token_hex(4)}"
-    remove = partial(shutil.rmtree, scratch, ignore_errors=True)
+    remove = partial(_remove, scratch)
     atexit.register(remove)  # an interrupt ends the program, and this thread with it
     try:
         yield scratch
     finally:
-        remove()
+        shutil.rmtree(scratch, ignore_errors=True)
         atexit.unregister(remove)
+
+
+def _remove(scratch: Path) -> None:
+    """Remove it under a thread that is still at work in it, and may make it anew."""
+    for _ in range(6):
+        shutil.rmtree(scratch, ignore_errors=True)
+        time.sleep(0.05)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _disk(folder: Path, scratch: Path, address: str, *, blocked: bool) -> tuple[Finding, bool]:
