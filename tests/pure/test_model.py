@@ -216,3 +216,28 @@ def test_the_repr_of_an_account_tells_when_its_access_ends() -> None:
 def test_the_name_of_an_account_cannot_draw_on_a_terminal() -> None:
     assert str(Account("https://id", "5", "Ada\x1b[2J\r\nroot")) == "Ada[2Jroot"
     assert str(Account("https://id", "5\x07")) == "5"
+
+
+@pytest.mark.parametrize(
+    ("claims", "name"),
+    [
+        ({"name": "Ada", "preferred_username": "ada", "email": "a@b"}, "Ada"),
+        ({"name": "", "preferred_username": "ada", "email": "a@b"}, "ada"),
+        ({"email": "a@b"}, "a@b"),
+        ({}, ""),
+    ],
+)
+def test_an_account_is_named_by_the_first_claim_that_names_it(claims: dict[str, str], name: str) -> None:
+    token = TokenSet(Secret("a"), 0.0, 300.0, resource="https://api")
+    grant = Grant(
+        GrantKey("https://id", "c"), 1, refresh_token=Secret("r"), tokens=(token,), subject="5", claims=claims
+    )
+    account = Account.of(grant, "https://api")
+    assert (account.name, account.subject, account.expires_at, account.renews) == (name, "5", 300.0, True)
+    assert Account.of(grant).expires_at is None
+
+
+def test_an_account_in_a_notebook_shows_nothing_that_a_server_made_up() -> None:
+    shown = Account("https://id", "5", "<b>Ada</b>", expires_at=1_700_000_000.0, renews=True)._repr_html_()
+    assert "<strong>&lt;b&gt;Ada&lt;/b&gt;</strong> · https://id · token until " in shown
+    assert shown.endswith("renews itself</span>")

@@ -615,8 +615,13 @@ def test_nobody_is_asked_while_everybody_waits(
 ) -> None:
     grant = issue(left=left)
     put(source, replace(grant, failure=Failure(grant.spendable, "busy", "", time.time() + 60)))
+    keeper._share = 0.0  # its turn comes first
     assert beat(keeper) == module.BEAT
     assert (fake_provider.log, store.tries) == ([], 0)
+
+
+def test_a_source_says_which_api_its_tokens_are_for(source: LoginSource) -> None:
+    assert source.resource == ""
 
 
 def test_where_nobody_is_signed_in_it_waits_in_silence(
