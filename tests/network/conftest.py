@@ -49,7 +49,7 @@ def world(
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     with ExitStack() as running:
-        api = running.enter_context(Scripted(saying(answer())))
+        api = running.enter_context(Scripted(saying(answer(connection="close"))))
 
         def make(fault: str) -> World:
             return World(fault, fake_provider.issuer, api, authority.ca, pairs, monkeypatch, running)
