@@ -26,7 +26,7 @@ REUSE = 30
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
 
-@pytest.mark.parametrize("seconds", [4, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [4, pytest.param(90, marks=[pytest.mark.slow, pytest.mark.timeout(240)])])
 @pytest.mark.hazard(2)
 def test_nobody_is_logged_out_when_others_are_killed(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, seconds: float
@@ -55,6 +55,7 @@ def test_nobody_is_logged_out_when_others_are_killed(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_at_a_strict_provider_a_kill_costs_one_login_at_most_and_no_token_is_sent_three_times(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather
 ) -> None:
@@ -64,7 +65,7 @@ def test_at_a_strict_provider_a_kill_costs_one_login_at_most_and_no_token_is_sen
     crowd.fork(8)
     owner.login(tokens=fake_provider.issue())
     fake_provider.reset_stats()
-    url, until = fake_provider.api("/runs"), time.time() + 30
+    url, until = fake_provider.api("/runs"), time.time() + 90
     for member in crowd.members:
         member.tell("work", url=url, until=until)
     chance = random.Random(8)
@@ -92,7 +93,7 @@ def test_at_a_strict_provider_a_kill_costs_one_login_at_most_and_no_token_is_sen
     assert max(sends.values()) <= 2
     assert fake_provider.stats.replays <= logins
     assert 1 <= logins < killed
-    assert killed > 150
+    assert killed > 400
     assert [answer.get("status") for answer in crowd.call_together(url)] == [200] * 8
 
 
