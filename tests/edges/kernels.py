@@ -106,6 +106,7 @@ class Kernel:
         self.messages: list[dict[str, Any]] = []
         self.comms: dict[str, dict[str, Any]] = {}
         self._displays: dict[str, list[dict[str, Any]]] = {}
+        self._mutex = threading.Lock()  # an answer may come before its question's number is known
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -121,7 +122,8 @@ class Kernel:
 
     def begin(self, code: str, *, allow_stdin: bool = True) -> Cell:
         cell = Cell()
-        self.cells[self.client.execute(code, allow_stdin=allow_stdin)] = cell
+        with self._mutex:
+            self.cells[self.client.execute(code, allow_stdin=allow_stdin)] = cell
         return cell
 
     def run(self, code: str, *, allow_stdin: bool = True) -> Cell:
@@ -141,7 +143,8 @@ class Kernel:
 
     def _take(self, message: dict[str, Any]) -> None:
         kind, content = message["msg_type"], message["content"]
-        cell = self.cells.get(message["parent_header"].get("msg_id", ""))
+        with self._mutex:
+            cell = self.cells.get(message["parent_header"].get("msg_id", ""))
         if kind == "update_display_data":
             for output in self._displays.get(content["transient"]["display_id"], []):
                 output["data"] = content["data"]

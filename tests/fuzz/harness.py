@@ -139,7 +139,7 @@ def redirect(data: bytes) -> None:
             continue
         assert code
         assert type(code) is Secret
-        assert re.sub(r"[\t\r\n]", "", url).lstrip(BLANK).startswith(REDIRECT)  # as RFC 3986 parsers of Python see it
+        assert re.sub(r"[\t\r\n]", "", url).lstrip(BLANK).lower().startswith(REDIRECT)  # as `urlsplit` sees it
         assert "state" in url
 
 
