@@ -23,8 +23,8 @@ marker) before the token is sent, and every later reader of that record knows th
 
 A lock may be a lease, which ends by itself while its holder goes on in good faith.  Then a marker does not prove that
 its owner is dead, so nobody acts on it before its deadline; and whoever was held up between the marker and the send
-(a stopped process, a machine that slept) does not send, and begins anew.  So no two sends overlap, and a late holder
-meets a comparison that fails (HAZARDS 12).
+(a stopped process, a machine that slept) does not send, and begins anew.  So no two sends overlap, but for one that is
+stopped between its last look at the clock and the sending; a late holder meets a comparison that fails (HAZARDS 12).
 
 `save` and `settle` compare the order (epoch, generation, attempt) that this machine wrote with the one that is
 there.  A log-out that came between wins, and what we were given is revoked; a new login wins, and it is not

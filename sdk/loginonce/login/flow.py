@@ -70,7 +70,7 @@ class Presenter(Protocol):
     def show(self, progress: Progress) -> None:
         """Called at each change; `signed_in` or `failed` is the last, and follows also where nothing was asked.
 
-        It is called on the sign-in's own thread.
+        It is called on the sign-in's own thread; the last time perhaps by whoever has stopped waiting for it.
         """
 
 
