@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from .address import secure
 from .errors import ConfigurationError
 from .home import config_file, state_folder
 from .model import Secret
@@ -32,7 +33,7 @@ from .stores.base import TokenStore
 from .stores.file import FileStore
 from .stores.locks import LockKind
 from .stores.memory import MemoryStore
-from .wire import Members, secure
+from .wire import Members
 
 __all__ = [
     "GrantType",

@@ -21,6 +21,7 @@ import requests
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import get_auth_from_url
 
+from .address import origin, secure
 from .bearer import BearerAuth, answer_401, forget, put_on
 from .client import Discovery, Provider
 from .config import Settings, open_store, settings
@@ -31,7 +32,7 @@ from .refresh import Policy, Problem, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
 from .transport import Route, Transport
-from .wire import Members, origin, secure
+from .wire import Members
 
 if TYPE_CHECKING:
     from .environment import Environment
