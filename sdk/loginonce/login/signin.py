@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ..environment import Environment, detect
-from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginRequired, StoreError
+from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginRequired, SealError, StoreError
 from ..model import Account, Grant, Secret, scope_set
 from ..refresh import grant_of_login
 from ..source import LoginSource
@@ -370,5 +370,7 @@ def _active(source: LoginSource) -> Grant | None:
 def _known(source: LoginSource) -> Grant | None:
     try:
         return source.grant()
+    except SealError:
+        raise  # but not what only a key is missing for
     except StoreError:
         return None  # a new sign-in replaces what cannot be read
