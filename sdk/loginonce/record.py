@@ -52,10 +52,13 @@ def decode(data: bytes) -> Grant:
     if body == rest or _checksum(body) != found[2]:
         raise CorruptStore("its checksum does not match: it was cut short or altered")
     try:
-        return _from_json(json.loads(body))
+        grant = _from_json(json.loads(body))
+        if (int(found[1]) == SCHEMA_APART) == bool(grant.sealed):
+            return grant
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        # `from None`: the decoder's own message, and the frames behind it, quote the content.
-        raise CorruptStore("its content is not that of a login record") from None
+        pass
+    # Out here: the decoder's own message, and the frames behind it, quote the content.
+    raise CorruptStore("its content is not that of a login record")
 
 
 # ── secrets apart from the rest ──────────────────────────────────────────────────────────────────────────

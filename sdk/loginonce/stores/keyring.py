@@ -27,6 +27,7 @@ import shlex
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Any, TypeVar
 
 from ..errors import ConfigurationError, SealError, StoreError
@@ -54,6 +55,9 @@ USELESS = ("keyring.backends.null", "keyring.backends.fail")
 
 PATIENCE, TELLING = 60.0, 3.0
 """Seconds for which an answer of the keyring is waited for, and after which the log says so."""
+
+_under_way: dict[str, int] = {}
+"""Versions that a thread of this process writes and has not committed yet, and which one."""
 
 Answer = TypeVar("Answer")
 
@@ -174,6 +178,7 @@ class KeyringStore(ApartStore):
         text = secrets_.decode("ascii")
         parts = [text[at : at + keyring.limit] for at in range(0, len(text), keyring.limit)]
         ours = self._entries(readable, version)
+        _under_way[version] = get_ident()
         try:
             write_private(ours, process_identity().encode())
         except OSError as error:
@@ -207,25 +212,30 @@ class KeyringStore(ApartStore):
         before: Grant | None = None
         with suppress(StoreError):
             before = self.inner.peek(grant.key).grant
-        stamp = super().commit(grant, expected=expected, reserve=reserve)
-        if before is not None and before.order == expected and (version := _version(before)):
-            self._remove(before, version)
-        self._sweep(grant.key)
-        return stamp
+        try:
+            stamp = super().commit(grant, expected=expected, reserve=reserve)
+            if before is not None and before.order == expected and (version := _version(before)):
+                self._remove(before, version)
+            self._sweep(grant.key)
+            return stamp
+        finally:
+            for version in [version for version, thread in _under_way.copy().items() if thread == get_ident()]:
+                del _under_way[version]
 
     def _not_kept(self, readable: Grant) -> None:
         if version := _version(readable):
             self._remove(readable, version)
 
     def _sweep(self, key: GrantKey) -> None:
-        """Remove what dead processes left over.  Only on proof: the living may be about to commit it."""
+        """Remove what nobody will commit any more: its process is dead, or is this one, which is through with it."""
         stem = self.location(key).removesuffix(".login") + ".entries-"
         for path in glob.glob(f"{glob.escape(stem)}*"):
             with suppress(OSError, StoreError):  # it is tried again after the next commit
                 found = read_private(path)
-                if found is not None and has_ended(found[0].decode("ascii", "replace")):
+                owner = found[0].decode("ascii", "replace") if found else ""
+                version = path.removeprefix(stem)
+                if has_ended(owner) or (owner == process_identity() and version not in _under_way):
                     there = self.inner.peek(key).grant
-                    version = path.removeprefix(stem)
                     if there is not None and _version(there) != version:
                         self._remove(there, version)
 
