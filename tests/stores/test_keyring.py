@@ -93,7 +93,10 @@ def test_of_each_login_only_the_present_entries_stay(store: KeyringStore, backen
         with pytest.raises(OrderConflict):
             store.commit(a_grant(order=(1, 0, 1)), expected=(9, 9, 9))
         assert len(backend.entries) == len([*folder.glob("*.entries-*")]) == 1
-    store.commit(a_grant(order=(2, 0, 0), state="LOGGED_OUT", refresh_token=None, tokens=()), expected=(1, 0, 4))
+    over = a_grant(order=(2, 0, 0), state="LOGGED_OUT", refresh_token=None, tokens=())
+    with pytest.raises(OrderConflict):
+        store.commit(over, expected=None)
+    store.commit(over, expected=(1, 0, 4))
     assert (backend.entries, [*folder.glob("*.entries-*")]) == ({}, [])
 
 
@@ -102,15 +105,20 @@ def test_of_each_login_only_the_present_entries_stay(store: KeyringStore, backen
 
 @pytest.mark.hazard(3)
 def test_a_keyring_that_fails_while_it_is_written_to_leaves_the_old_login(
-    store: KeyringStore, backend: InMemory, monkeypatch: pytest.MonkeyPatch
+    store: KeyringStore, backend: InMemory, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(keyring.LIMITS, InMemory.__module__, 50)
     store.commit(a_full_grant(), expected=None)
     backend.fail_after = 2
     with pytest.raises(StoreError, match=r"is being written to, and fails \(OSError\)$"):
         store.commit(a_full_grant((1, 1, 0)), expected=(1, 0, 0))
-    backend.fail_after = -1
     assert content(store.load(KEY).grant) == a_full_grant()
+    assert len({username for _, username in backend.entries}) == 1
+    assert len([*folder.glob("*.entries-*")]) == 1
+    backend.fail_after = 0
+    with pytest.raises(StoreError):
+        store.commit(a_full_grant((1, 1, 0)), expected=(1, 0, 0))
+    assert len([*folder.glob("*.entries-*")]) == 1
 
 
 def test_a_locked_keyring_is_told_and_nothing_is_touched(
@@ -170,7 +178,11 @@ def test_a_keyring_that_does_not_answer_is_told_of_and_not_waited_for_for_ever(
     with caplog.at_level(logging.WARNING), pytest.raises(SealError, match="does not answer: unlock it"):
         store.load(KEY)
     assert "it may be asking to be unlocked" in caplog.text
-    backend.silent.set()
+    with pytest.raises(StoreError, match="does not answer"):
+        store.commit(a_full_grant((1, 1, 0)), expected=(1, 0, 0))
+    threading.Timer(0.1, backend.silent.set).start()
+    monkeypatch.setattr(keyring, "PATIENCE", 30.0)
+    assert content(store.load(KEY).grant) == a_full_grant()  # it has been unlocked meanwhile
     for thread in threading.enumerate():
         if thread.name == "loginonce-keyring":
             thread.join(10)
@@ -230,6 +242,8 @@ def test_a_real_keyring_is_shared_by_processes(alt: Path) -> None:
     store = KeyringStore()
     store.commit(a_grant(), expected=None)
     assert write_and_die("") == 0
+    assert content(store.load(KEY).grant) == a_grant(order=(1, 1, 0))
+    store._sweep(KEY)  # its process is dead, and the login is not
     assert content(store.load(KEY).grant) == a_grant(order=(1, 1, 0))
 
 

@@ -450,3 +450,8 @@ def test_there_are_three_sources_of_keys(tmp_path: Path) -> None:
     kinds = [type(seal_keys(name)) for name in ("keyring", "env", f"file://{tmp_path}/k")]
     assert kinds == [KeyInKeyring, KeyVariable, KeyFile]
     assert CANARY not in repr(seal_keys("env"))
+
+
+def test_what_is_asked_of_a_person_is_shared_through_the_inner_store(sealed: SealedStore, folder: Path) -> None:
+    assert sealed.post(KEY, b"sign in there", instead_of=None)
+    assert sealed.notice(KEY) == FileStore(folder).notice(KEY) == b"sign in there"

@@ -120,6 +120,10 @@ def _entry(name: str) -> tuple[str, str]:
     return f"{SERVICE} {name}", SERVICE
 
 
+class _Silent(StoreError):
+    """No answer has come in time, and it may still be carried out."""
+
+
 def _asked(what: str, ask: Callable[[], Answer]) -> Answer:
     """What the keyring answered, in a bounded time.  Its errors are named, and not quoted."""
     answer: list[Answer] = []
@@ -138,7 +142,7 @@ def _asked(what: str, ask: Callable[[], Answer]) -> Answer:
     if not over.wait(TELLING):
         log.warning("the keyring of this system %s and does not answer: it may be asking to be unlocked", what)
         if not over.wait(PATIENCE - TELLING):
-            raise StoreError(f"the keyring of this system {what}, and does not answer: unlock it, and try again")
+            raise _Silent(f"the keyring of this system {what}, and does not answer: unlock it, and try again")
     if failed:
         locked = ": it is locked, or its owner said no; unlock it, and try again" if "Locked" in failed[0] else ""
         raise StoreError(f"the keyring of this system {what}, and fails ({failed[0]}){locked}")
@@ -183,8 +187,18 @@ class KeyringStore(ApartStore):
             write_private(ours, process_identity().encode())
         except OSError as error:
             raise StoreError(f"{ours} cannot be used: {os.strerror(error.errno or 0)}") from None
-        for number, part in enumerate(parts, 1):
-            keyring.set(self._name(readable, version, number), part)
+        number = 0
+        try:
+            for number, part in enumerate(parts, 1):
+                keyring.set(self._name(readable, version, number), part)
+        except StoreError as error:
+            if isinstance(error, _Silent):
+                pass  # it may be written yet: another process looks after that, when this one is dead
+            elif number > 1:
+                self._remove(readable, version)
+            else:
+                os.unlink(ours)
+            raise
         return f"keyring {version} {len(parts)} {hashlib.sha256(secrets_).hexdigest()}"
 
     def _fetch(self, readable: Grant) -> bytes:
@@ -212,15 +226,13 @@ class KeyringStore(ApartStore):
         before: Grant | None = None
         with suppress(StoreError):
             before = self.inner.peek(grant.key).grant
-        try:
-            stamp = super().commit(grant, expected=expected, reserve=reserve)
-            if before is not None and before.order == expected and (version := _version(before)):
-                self._remove(before, version)
-            self._sweep(grant.key)
-            return stamp
-        finally:
-            for version in [version for version, thread in _under_way.copy().items() if thread == get_ident()]:
-                del _under_way[version]
+        stamp = super().commit(grant, expected=expected, reserve=reserve)
+        for version in [version for version, thread in _under_way.copy().items() if thread == get_ident()]:
+            del _under_way[version]
+        if before is not None and before.order == expected and (version := _version(before)):
+            self._remove(before, version)
+        self._sweep(grant.key)
+        return stamp
 
     def _not_kept(self, readable: Grant) -> None:
         if version := _version(readable):
@@ -229,7 +241,7 @@ class KeyringStore(ApartStore):
     def _sweep(self, key: GrantKey) -> None:
         """Remove what nobody will commit any more: its process is dead, or is this one, which is through with it."""
         stem = self.location(key).removesuffix(".login") + ".entries-"
-        for path in glob.glob(f"{glob.escape(stem)}*"):
+        for path in glob.glob(f"{glob.escape(stem)}{'[0-9a-f]' * 16}"):  # and not what is still being written
             with suppress(OSError, StoreError):  # it is tried again after the next commit
                 found = read_private(path)
                 owner = found[0].decode("ascii", "replace") if found else ""
