@@ -15,7 +15,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from contract import KEY, StoreContract, a_grant, content
+from contract import KEY, StoreContract, a_grant, content, together
 from keyring.backends import chainer, fail, null
 from purses import InMemory, in_use
 from test_sealed import TOKENS, a_full_grant
@@ -275,7 +275,7 @@ def test_what_the_living_have_written_is_left_alone(store: KeyringStore, backend
     store.commit(a_grant(), expected=None)
     other = KeyringStore()
     readable = replace(a_grant(order=(1, 1, 0)), refresh_token=None, tokens=())
-    other._keep(b'{"claims":{}}', readable)  # it is about to commit it
+    together(1, lambda _: other._keep(b'{"claims":{}}', readable))  # it is about to commit it
     store.commit(a_grant(order=(1, 0, 1)), expected=(1, 0, 0))
     assert len(backend.entries) == 2
 
