@@ -286,7 +286,7 @@ def set_store(profile: str, address: str) -> Path:
             wanted[profile]["store"] = address
             changed = _with_store(text, profile, address)
             # It was edited as text, to keep comments and order; whether that went well is for the parser to say.
-            if changed is None or _parsed(changed, path) != wanted:
+            if not _means(changed, wanted, path):
                 raise ConfigurationError(
                     f"the profile {profile!r} is written in a way that is not edited here: {by_hand}"
                 )
@@ -308,13 +308,19 @@ def set_store(profile: str, address: str) -> Path:
     return path
 
 
-def _with_store(text: str, profile: str, address: str) -> str | None:
-    """The file's text with that store in the profile's table, if it has one of its own."""
+def _means(text: str, wanted: dict[str, dict[str, Any]], path: Path) -> bool:
+    with suppress(ConfigurationError):
+        return _parsed(text, path) == wanted
+    return False
+
+
+def _with_store(text: str, profile: str, address: str) -> str:
+    """The file's text with that store in the profile's table, where it has one of its own."""
     lines = text.splitlines(keepends=True)
     header = re.compile(rf"\s*\[\s*profiles\s*\.\s*[\"']?{re.escape(profile)}[\"']?\s*\]")
     begin = next((number for number, line in enumerate(lines) if header.match(line)), None)
     if begin is None:
-        return None
+        return text
     end = next((n for n in range(begin + 1, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
     there = next((n for n in range(begin + 1, end) if re.match(r"\s*store\s*=", lines[n])), None)
     line_end = "\r\n" if lines[begin].endswith("\r\n") else "\n"

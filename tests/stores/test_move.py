@@ -23,7 +23,6 @@ from loginonce.stores.memory import MemoryStore
 from loginonce.stores.move import move
 from loginonce.stores.sealed import SealedStore
 
-
 A_GRANT = a_grant(order=(5, 3, 2))
 
 
