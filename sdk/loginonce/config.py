@@ -403,7 +403,7 @@ def open_store(where: str) -> TokenStore:
     """
     address, keys = split_seal(where)
     scheme, separator, _ = address.partition(":")
-    opened = _STORES.get(scheme if separator else address)
+    opened = _STORES.get(scheme) if separator or not address else None
     if opened is None:
         known = ", ".join(f"{name}:…" for name in _STORES if name)
         raise ConfigurationError(f"{scheme + separator}… is not a store that is known here: there are {known}")
