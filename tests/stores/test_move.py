@@ -16,6 +16,7 @@ from contract import KEY, a_grant, content
 from loginonce.errors import ConfigurationError, LockTimeout, LoginRequired, SealError, StoreError
 from loginonce.model import Failure, Grant, Marker, Order
 from loginonce.refresh import grant_of_logout
+from loginonce.source import LoginSource
 from loginonce.stores import file
 from loginonce.stores.base import OrderConflict, TokenStore
 from loginonce.stores.file import FileStore
@@ -413,3 +414,10 @@ def test_a_mover_killed_at_any_action_of_a_store_leaves_one_login_that_the_next_
         stop_at += 1
     assert found == {("from",), (), ("to",)}
     assert stop_at > 20
+
+
+def test_whoever_uses_the_old_place_is_told_where_the_login_went(source: FileStore, target: FileStore) -> None:
+    move(KEY, source, target)
+    with pytest.raises(LoginRequired, match="was moved to file:") as gone:
+        LoginSource(KEY, source, None).token()  # type: ignore[arg-type]  # nobody is asked
+    assert (gone.value.reason, gone.value.hint) == ("moved", f"Use it there: store={target.identity!r}")
