@@ -255,7 +255,7 @@ def test_a_store_in_a_folder_is_the_same_wherever_a_program_starts(tmp_path: Pat
         open_store("file:logins")
 
 
-@pytest.mark.parametrize("address", ["carrier-pigeon:coop", "file:", "/srv/logins"])
+@pytest.mark.parametrize("address", ["carrier-pigeon:coop", "/srv/logins", "file"])
 def test_an_unknown_store_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="not a store that is known here"):
         open_store(address)
