@@ -7,6 +7,7 @@ login that nobody has.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from ..config import open_store
 from ..errors import StoreError
 from ..model import GrantKey
 from ..stores.base import Hold
+from ..stores.remote import public
 
 __all__ = ["NOBODY", "Contest", "contend", "contest"]
 
@@ -98,11 +100,18 @@ class _Contender:
 def _contender(address: str, until: float) -> Iterator[_Contender]:
     # By -P a file in the present folder takes the place of no module; where this package was found by means of
     # this process's own, the appended path finds it again.
-    command = [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2]), address]
+    # What a command line shows to everybody has no password; `open_store` finds that in the environment.
+    command = [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2]), public(address)]
+    environment = {**os.environ, "LOGINONCE_STORE": address}
     with ExitStack() as stack:
         try:
             process = subprocess.Popen(  # noqa: S603 - ourselves
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+                command,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
             )
         except OSError as error:
             raise StoreError(f"no process could be started to try the lock: {error.strerror}") from None
