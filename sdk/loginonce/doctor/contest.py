@@ -39,12 +39,13 @@ _PROGRAM = (
 @dataclass(frozen=True, slots=True)
 class Contest:
     """What was seen: whether the lock excludes, after how many seconds a released one was had (None: never), and
-    whether one whose holder was killed was had.
+    whether one whose holder was killed was had.  `lease`: it ends by itself then, which is not waited for.
     """
 
     excludes: bool
     handover: float | None = None
     outlived: bool = False
+    lease: bool = False
 
 
 def contest(address: str, seconds: float) -> Contest:
@@ -61,6 +62,9 @@ def contest(address: str, seconds: float) -> Contest:
         had = other.hear()
         if released is None or had is None:
             return Contest(excludes=True)
+        if other.lease:
+            other.ask("release")
+            return Contest(excludes=True, handover=max(0.0, had - released), lease=True)
         other.kill()
         return Contest(excludes=True, handover=max(0.0, had - released), outlived=one.ask("wait") is not None)
 
@@ -70,6 +74,7 @@ class _Contender:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self.lease = False
 
     def ask(self, do: str) -> float | None:
         self.tell(do)
@@ -86,7 +91,9 @@ class _Contender:
         assert self._process.stdout is not None
         word, _, rest = self._process.stdout.readline().decode("utf-8", "replace").strip().partition(" ")
         if word == "done":
-            return float(rest)
+            done, _, kind = rest.partition(" ")
+            self.lease = kind == "lease"
+            return float(done)
         if word != "busy":
             raise StoreError(rest if word == "failed" else "a process that should try the lock did not do so in time")
         return None
@@ -142,7 +149,7 @@ def contend(address: str) -> None:
         except StoreError as error:
             print("failed", " ".join(str(error).split("\n")), flush=True)
         else:
-            print("done", done, flush=True)
+            print("done", done, "lease" if hold is not None and hold.lease else "lock", flush=True)
 
 
 def _taken(address: str, seconds: float) -> Hold | None:

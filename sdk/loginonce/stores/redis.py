@@ -55,7 +55,9 @@ from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.connection import Connection, SSLConnection
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
+    ClusterError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -522,16 +524,12 @@ def _why(error: Exception, timeout: float) -> str:
             return "its memory is full; raise maxmemory, or make room"
         case ReadOnlyError():
             return "it is a replica, which cannot be written to; use the address of its primary"
+        case ClusterError() | AskError():
+            return "it is part of a cluster, which this store does not speak to"
         case ResponseError():
             word = str(error).partition(" ")[0]
-            if word in ("NOAUTH", "WRONGPASS", "NOPERM"):
-                return _DENIED
-            told = word if word.isalpha() else type(error).__name__
-            return {
-                "MISCONF": "it cannot save to its disk, and refuses to write; look at its log",
-                "MOVED": "it is part of a cluster, which this store does not speak to",
-                "LOADING": "it is starting; try again in a moment",
-            }.get(word, f"it refused ({told}); it has to be Redis 6 or later, or Valkey")
+            told = word if word.isupper() and word.isalpha() else type(error).__name__
+            return f"it refused ({told}); look at its log.  It has to be Redis 6 or later, or Valkey"
         case redis.ConnectionError() if "MaxConn" in type(error).__name__ or "available" in str(error):
             return "all connections of this process are in use"
         case _:
@@ -539,8 +537,8 @@ def _why(error: Exception, timeout: float) -> str:
 
 
 _DENIED = (
-    "it does not accept this user or password; give them as user:password@ in the address, which also belongs into "
-    "LOGINONCE_STORE or the profile of each place that a pickled session is sent to"
+    "it does not accept this user or password; put user:password@ into the address, in LOGINONCE_STORE or the profile "
+    "of this place (a password does not travel with a pickled session)"
 )
 
 

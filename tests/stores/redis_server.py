@@ -44,10 +44,13 @@ def _program() -> str | None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Low enough for a server of a cluster, which also needs the port 10,000 above."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            if port < 55000:
+                return port
 
 
 class Server:
@@ -56,7 +59,14 @@ class Server:
     def __init__(self, folder: Path, *, host: str = "127.0.0.1", namespace: str = "", **settings: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.host, self.port = host, free_port()
-        defaults = {"bind": host, "dir": str(folder), "save": "", "appendonly": "yes", "appendfsync": "always"}
+        defaults = {
+            "bind": host,
+            "dir": str(folder),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "repl-diskless-sync-delay": "0",
+        }
         self.settings = {**defaults, **{name.replace("_", "-"): value for name, value in settings.items()}}
         if "tls-port" in self.settings:
             self.settings |= {"tls-port": str(self.port), "port": "0"}
@@ -71,10 +81,11 @@ class Server:
     def start(self) -> None:
         settings = {"port": str(self.port), **self.settings}
         words = [word for name, value in settings.items() for word in (f"--{name}", *(value.split() or [""]))]
+        begin = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self.process = subprocess.Popen([*self._prefix, program(), *words], stdout=log, stderr=log)
         until = time.monotonic() + PATIENCE
-        while b"Ready to accept connections" not in self._log.read_bytes().rpartition(b"Server initialized")[2]:
+        while b"Ready to accept connections" not in self._log.read_bytes()[begin:]:
             assert self.process.poll() is None, self._log.read_text()
             assert time.monotonic() < until, self._log.read_text()
             time.sleep(0.01)
