@@ -110,12 +110,13 @@ class Wire:
     the wire is cut.  `silent`: nothing goes either way, and nobody is told.
     """
 
-    def __init__(self, port: int) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, port: int, listener: socket.socket | None = None) -> None:
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.silent = False
         self.requests = 0  # with the swallowed word in it
-        self._server, self._word, self._times, self._before = port, b"", 0, False
+        self.to = port
+        self._word, self._times, self._before = b"", 0, False
         self._over = False
         self._ends: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -149,7 +150,11 @@ class Wire:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self._server))
+            try:
+                far = socket.create_connection(("127.0.0.1", self.to))
+            except OSError:
+                near.close()
+                continue
             self._ends += [near, far]
             threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
 
