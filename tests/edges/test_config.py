@@ -16,6 +16,7 @@ from loginonce.config import Settings, add_profile, open_store, profiles, settin
 from loginonce.errors import ConfigurationError, StoreError
 from loginonce.model import GrantKey, Secret
 from loginonce.refresh import Policy
+from loginonce.session import Session
 
 ISSUER = "https://id.example.org/realms/lab"
 KEY = GrantKey(ISSUER, "notebook")
@@ -320,3 +321,18 @@ def test_a_profile_is_saved_also_where_the_file_system_has_no_locks(
     monkeypatch.setattr(fcntl, "flock", flock)
     add_profile(settings("https://id.example.org", client_id="notebook", profile="lab"))
     assert "lab" in profiles()
+
+
+def test_a_session_that_is_sent_finds_the_password_of_its_store_where_it_arrives(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "redis://:hush@localhost:6390/2"
+    sent = pickle.dumps(Session(ISSUER, client_id="x", store=address))
+    profiled = f"[profiles.lab]\nissuer = '{ISSUER}'\nclient_id = 'x'\nstore = '{address}'\n"
+    file.write_text(profiled)
+    of_profile = pickle.dumps(Session("lab"))
+    assert b"hush" not in sent + of_profile
+    assert pickle.loads(of_profile).settings.store == address
+    assert pickle.loads(sent).settings.store == "redis://localhost:6390/2"
+    monkeypatch.setenv("LOGINONCE_STORE", address)
+    assert pickle.loads(sent).settings.store == address
