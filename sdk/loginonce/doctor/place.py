@@ -218,9 +218,10 @@ def _lock(address: str, seconds: float) -> Finding:
         return wrong("lock", "two processes held it at the same time: logins would be lost", ELSEWHERE)
     if seen.handover is None:
         return wrong("lock", "a process that waited for it did not get it when it was released", ELSEWHERE)
-    if not seen.outlived:
+    if not seen.outlived and not seen.lease:
         return wrong("lock", "it was not free again when its holder was killed", ELSEWHERE)
-    text = f"keeps two processes apart; handed over in {1000 * seen.handover:.1f} ms; a killed holder lets go"
+    end = "that of a killed holder ends by itself" if seen.lease else "a killed holder lets go"
+    text = f"keeps two processes apart; handed over in {1000 * seen.handover:.1f} ms; {end}"
     if seen.handover > SLOW_HANDOVER:
         return found("lock", text, level="attention", advice="It is slow: is this machine, or its disk, overloaded?")
     return found("lock", text)

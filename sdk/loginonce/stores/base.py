@@ -66,7 +66,11 @@ class TokenStore(ABC):
 
     @abstractmethod
     def stamp(self, key: GrantKey) -> Stamp:
-        """The change stamp of a record, as cheaply as it can be had (a file: one `stat`)."""
+        """The change stamp of a record, as cheaply as it can be had (a file: one `stat`).
+
+        A store on a network may remember it, and be late by a quarter of a second to tell what another process has
+        changed.  What this object has changed it tells at once.
+        """
 
     @abstractmethod
     def load(self, key: GrantKey) -> Snapshot:
