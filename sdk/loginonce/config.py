@@ -32,6 +32,7 @@ from .stores.base import TokenStore
 from .stores.file import FileStore
 from .stores.locks import LockKind
 from .stores.memory import MemoryStore
+from .stores.remote import Address, completed, public
 from .wire import Members, secure
 
 __all__ = [
@@ -81,7 +82,7 @@ class Settings:
         for name in _OPTIONS:
             value = getattr(self, name)
             if value and value != _DEFAULTS.get(name):
-                words += [f"--{name.replace('_', '-')}", value]
+                words += [f"--{name.replace('_', '-')}", public(value) if name == "store" else value]
         return shlex.join(words)
 
 
@@ -146,6 +147,8 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         )
     if secret := members.get("client_secret"):
         members["client_secret"] = Secret(secret)
+    if store := members.get("store"):
+        members["store"] = Address(store)
     if members.get("grant") == "client_credentials":
         members.setdefault("scope", "")  # a service is nobody, so it does not ask who it is
     if not isinstance(members.get("server", {}), Mapping):
@@ -269,10 +272,14 @@ def add_profile(made: Settings) -> Path:
 
 def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
     present = _checked({**there, "profile": made.profile}, where=f"the profile {made.profile!r} in {path}")
-    if replace(present, client_secret=None) != replace(made, client_secret=None):
+    if _without_secrets(present) != _without_secrets(made):
         raise ConfigurationError(
             f"there is another profile {made.profile!r} already: edit it in {path}, or choose another name"
         )
+
+
+def _without_secrets(made: Settings) -> Settings:
+    return replace(made, client_secret=None, store=public(made.store))
 
 
 @contextmanager
@@ -300,6 +307,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _table(made: Settings) -> str:
     members: dict[str, Any] = {name: getattr(made, name) for name in _TEXTS if name != "client_secret"}
     standard = Policy()
+    members["store"] = public(made.store)
     members["server"] = dict(made.server)
     members["policy"] = {
         item.name: value
@@ -333,9 +341,11 @@ _LOCKS: dict[str, LockKind] = {"": "flock", "lock=flock": "flock", "lock=strict"
 
 
 def open_store(where: str) -> TokenStore:
-    """The store at an address: "" (the usual folder), `file:/path`, `file:/path?lock=strict`, `memory:`.
+    """The store at an address: "" (the usual folder), `file:/path`, `file:/path?lock=strict`, `memory:`, or that of a
+    database (`stores.sql`).
 
-    Raises `ConfigurationError` for any other.
+    An address without its password gets that which `LOGINONCE_STORE` has for the same one.  Raises
+    `ConfigurationError` for any other, and where an extra is not installed.
     """
     scheme, separator, rest = where.partition(":")
     if not where:
@@ -353,4 +363,21 @@ def open_store(where: str) -> TokenStore:
         return FileStore(folder, lock=_LOCKS[setting])
     if where == "memory:":
         return MemoryStore()
-    raise ConfigurationError(f"{scheme + separator}… is not a store that is known here: use file:/folder or memory:")
+    if scheme.partition("+")[0] in _DATABASES:
+        try:
+            # Imported here: it is an extra.
+            from .stores.sql import SQLStore
+        except ModuleNotFoundError as error:
+            if error.name != "sqlalchemy":
+                raise
+            raise ConfigurationError(
+                f"a store at {scheme}:// needs SQLAlchemy.  Run: pip install 'loginonce[sql]'"
+            ) from None
+        return SQLStore(completed(where))
+    raise ConfigurationError(
+        f"{scheme + separator}… is not a store that is known here: use file:/folder, postgresql+psycopg://host/db "
+        "(or mysql+pymysql, mariadb+pymysql, sqlite) or memory:"
+    )
+
+
+_DATABASES = ("postgresql", "mysql", "mariadb", "sqlite")
