@@ -59,13 +59,13 @@ from ..home import at_fork_in_child
 from ..model import Grant, GrantKey, Order
 from ..record import decode, encode
 from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
-from .file import _private_folder, _refuse_shared, write_private
+from .file import ROOM, _private_folder, _refuse_shared, write_private
 from .locks import Ground, ground, refuse_unless_trusted
 from .remote import Address, completed, public
 
 __all__ = ["SCHEMA", "SQLStore"]
 
-SCHEMA = 1
+SCHEMA = 2
 """The version of the tables that this program reads and writes."""
 
 LEASE = 10.0
@@ -127,6 +127,7 @@ _LOGINS = sa.Table(
     sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("revision", sa.String(16), nullable=False),
     sa.Column("record", _BYTES, nullable=False),
+    sa.Column("room", _BYTES),  # since version 2; see `commit`
     **_ENGINE,
 )
 _WAITS = sa.Table(
@@ -139,7 +140,14 @@ _WAITS = sa.Table(
     **_ENGINE,
 )
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {}
+
+def _add_room(connection: sa.Connection) -> None:
+    if all(column["name"] != "room" for column in sa.inspect(connection).get_columns(_LOGINS.name)):
+        kind = _BYTES.compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {_LOGINS.name} ADD COLUMN room {kind}")
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _add_room}
 """What makes the next version of each: each may be done twice, for a database that cannot undo a change of tables."""
 
 
@@ -244,6 +252,7 @@ class SQLStore(TokenStore):
         self._clock: sa.ColumnElement[float] = sa.literal_column(backend.clock, sa.Double)
         self._begin_anew()
         self._engine = self._made()
+        weakref.finalize(self, self._engine.dispose)
         _stores.add(self)
 
     def __repr__(self) -> str:
@@ -286,15 +295,19 @@ class SQLStore(TokenStore):
         return self._snapshot(key, self._found(key))
 
     def commit(self, grant: Grant, *, expected: Order | None, reserve: bool = False) -> Stamp:
-        """Compare and set, in one statement."""
-        del reserve
+        """Compare and set, in one statement.
+
+        `reserve`: SQLite gets as much room with the record as an answer may need, and puts the next one into it, where
+        it cannot run out of space.  That a server has space, the commit itself has just proved.
+        """
         revision = secrets.token_hex(8)
         trouble: StoreError | None = None
         for _ in range(3):
             store_id = self._store_id or self._prepare(create=True)
             row = {**self._row(grant, store_id), "revision": revision}
+            room = max(ROOM, 2 * len(row["record"])) if reserve and self._file is not None else None
             try:
-                changed = self._changed(self._compare_and_set(row, expected, store_id))
+                changed = self._changed(self._compare_and_set(row, expected, store_id, room))
             except _Cut as error:
                 changed, trouble = False, error
             if not changed:
@@ -384,13 +397,16 @@ class SQLStore(TokenStore):
             "record": _Bytes(encode(replace(grant, store=store_id))),
         }
 
-    def _compare_and_set(self, row: dict[str, Any], expected: Order | None, store_id: str) -> sa.UpdateBase:
+    def _compare_and_set(
+        self, row: dict[str, Any], expected: Order | None, store_id: str, room: int | None
+    ) -> sa.UpdateBase:
         # In one statement with the version, so that a program that is older than the tables changes nothing in them.
         ours = (_SCHEMA.c.version == SCHEMA, _SCHEMA.c.store == store_id)
         values: dict[str, sa.ColumnElement[Any]] = {
             name: sa.literal(value, _LOGINS.c[name].type) for name, value in row.items()
         }
         values["updated_at"] = sa.literal_column(self._backend.now)
+        values["room"] = sa.null() if room is None else sa.func.zeroblob(room)
         if expected is None:
             return sa.insert(_LOGINS).from_select([*values], sa.select(*values.values()).where(*ours))
         there = (_LOGINS.c.epoch, _LOGINS.c.generation, _LOGINS.c.attempt)
@@ -495,7 +511,7 @@ class SQLStore(TokenStore):
     def _changed(self, statement: sa.UpdateBase) -> bool:
         """Whether that changed its row.  Raises `_Cut` where that is not known."""
         try:
-            return self._transaction(lambda connection: connection.execute(statement).rowcount == 1, write=True)
+            return self._transaction(lambda connection: _count(connection, statement) == 1, write=True)
         except _Taken:
             return False
 
@@ -880,3 +896,8 @@ def _version(connection: sa.Connection) -> tuple[int, str] | None:
 def _legible(text: str) -> str:
     """For a column that people read; which login it is, the id tells."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _count(connection: sa.Connection, statement: sa.UpdateBase) -> int:
+    """How many rows it changed; not every driver tells that of an INSERT unless it is asked to."""
+    return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
