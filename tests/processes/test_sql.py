@@ -6,24 +6,20 @@ Here a lock is a lease, and the change of another process is seen a quarter of a
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crowd import Crowd, Launcher
+from crowd import Crowd
 from points import Meeting
 from trials import Sent, assert_verdict, patiently
-from ways import CAUTIOUS, COLUMNS, RENEWED, STRICT, Column
+from ways import COLUMNS, RENEWED, Column
 
 import loginonce
-from loginonce.testing import FakeProvider, Fault, Grace, Stats
+from loginonce.testing import FakeProvider, Grace, Stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
 

@@ -307,7 +307,9 @@ class SQLStore(TokenStore):
             row = {**self._row(grant, store_id), "revision": revision}
             room = max(ROOM, 2 * len(row["record"])) if reserve and self._file is not None else None
             try:
-                changed = self._changed(self._compare_and_set(row, expected, store_id, room))
+                changed = self._changed(
+                    *self._room_made(row, expected), self._compare_and_set(row, expected, store_id, room)
+                )
             except _Cut as error:
                 changed, trouble = False, error
             if not changed:
@@ -409,13 +411,19 @@ class SQLStore(TokenStore):
         values["room"] = sa.null() if room is None else sa.func.zeroblob(room)
         if expected is None:
             return sa.insert(_LOGINS).from_select([*values], sa.select(*values.values()).where(*ours))
-        there = (_LOGINS.c.epoch, _LOGINS.c.generation, _LOGINS.c.attempt)
         return (
             sa.update(_LOGINS)
-            .where(_LOGINS.c.id == row["id"], *(column == part for column, part in zip(there, expected, strict=True)))
+            .where(*_is(row["id"], expected))
             .where(sa.exists(sa.select(_SCHEMA.c.one).where(*ours)))
             .values(values)
         )
+
+    def _room_made(self, row: dict[str, Any], expected: Order | None) -> tuple[sa.UpdateBase, ...]:
+        """SQLite writes a row anew before it frees the space of the old one, unless it is told first."""
+        if self._file is None or expected is None:
+            return ()
+        reserved = _LOGINS.c.room.is_not(None)
+        return (sa.update(_LOGINS).where(*_is(row["id"], expected), reserved).values(room=None),)
 
     def _records(self, joined: sa.Join) -> sa.Select[Any]:
         columns = (_LOGINS.c.revision, _LOGINS.c.epoch, _LOGINS.c.generation, _LOGINS.c.attempt, _LOGINS.c.record)
@@ -435,7 +443,9 @@ class SQLStore(TokenStore):
         if row.store != self._store_id:
             self._store_id = row.store  # the database was replaced while this program ran
         order = (row.epoch, row.generation, row.attempt)
-        return _Found(row.version, row.store, row.revision, order, _Bytes(row.record or b""))
+        return _Found(
+            row.version, row.store, row.revision, order, _Bytes(row.record if isinstance(row.record, bytes) else b"")
+        )
 
     def _snapshot(self, key: GrantKey, found: _Found | None) -> Snapshot:
         return Snapshot(self._decoded(key, found), found.revision if found else None, settled=True)
@@ -508,10 +518,12 @@ class SQLStore(TokenStore):
             raise
         raise AssertionError("one of the two is the last")
 
-    def _changed(self, statement: sa.UpdateBase) -> bool:
-        """Whether that changed its row.  Raises `_Cut` where that is not known."""
+    def _changed(self, *statements: sa.UpdateBase) -> bool:
+        """Whether the last of them changed its row.  Raises `_Cut` where that is not known."""
         try:
-            return self._transaction(lambda connection: _count(connection, statement) == 1, write=True)
+            return self._transaction(
+                lambda connection: [_count(connection, statement) for statement in statements][-1] == 1, write=True
+            )
         except _Taken:
             return False
 
@@ -896,6 +908,13 @@ def _version(connection: sa.Connection) -> tuple[int, str] | None:
 def _legible(text: str) -> str:
     """For a column that people read; which login it is, the id tells."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _is(login: str, order: Order) -> Iterator[sa.ColumnElement[bool]]:
+    """The row of that login, if it has that order."""
+    yield _LOGINS.c.id == login
+    for column, part in zip((_LOGINS.c.epoch, _LOGINS.c.generation, _LOGINS.c.attempt), order, strict=True):
+        yield column == part
 
 
 def _count(connection: sa.Connection, statement: sa.UpdateBase) -> int:
