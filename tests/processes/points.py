@@ -158,7 +158,7 @@ def _hook() -> None:
 
     source._Run._do = watched_do  # type: ignore[method-assign]
     source._Run._went = watched_went  # type: ignore[method-assign]
-    _watch(file, "_try_flock", after="flocked")
+    _watch(file, "take", after="flocked")
     _watch(file, "_reserve", after="reserved")
     _watch(file, "_write", after="written")
     _watch(file, "_sync_folder", before="renamed")

@@ -41,9 +41,10 @@ def program(name: str, package: str) -> str:
         # RUNLEVEL: the package's own service is not started.
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", package]
-        if subprocess.run(install, env=environment, stdin=subprocess.DEVNULL, capture_output=True).returncode != 0:
-            subprocess.run(["apt-get", "update", "-q"], stdin=subprocess.DEVNULL, capture_output=True)
-            subprocess.run(install, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+        for command in (install, ["apt-get", "update", "-q"], install):
+            subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+            if shutil.which(name, path=os.pathsep.join(places)) is not None:
+                break
     needs(f"there is no {name} here, and it cannot be installed (package {package})")
 
 
@@ -148,7 +149,7 @@ def postgresql(listen: str = "127.0.0.1") -> Iterator[Server]:
         made = subprocess.run(
             [initdb, "-D", folder / "data", "-U", "ada", "-A", "scram-sha-256", "--pwfile", folder / "password",
              "--no-sync", "-E", "UTF8", "--locale=C"],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=folder, **unprivileged(),
+            stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, cwd=folder, **unprivileged(),
         )  # fmt: skip
         if made.returncode != 0:
             needs(f"initdb: {made.stderr}")
@@ -179,7 +180,7 @@ def mariadb() -> Iterator[Server]:
         made = subprocess.run(
             [install, "--no-defaults", f"--datadir={folder / 'data'}", "--auth-root-authentication-method=normal",
              "--skip-test-db", "--force", *(["--user=nobody"] if os.geteuid() == 0 else [])],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=folder,
+            stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, cwd=folder,
         )  # fmt: skip
         if made.returncode != 0:
             needs(f"mariadb-install-db: {made.stderr}{made.stdout}")

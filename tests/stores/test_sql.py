@@ -124,7 +124,8 @@ LAYOUT_1 = (
     (
         "CREATE TABLE loginonce_logins (id VARCHAR(64) PRIMARY KEY, issuer TEXT NOT NULL, client_id TEXT NOT NULL,"
         " account TEXT NOT NULL, state VARCHAR(16) NOT NULL, epoch BIGINT NOT NULL, generation BIGINT NOT NULL,"
-        " attempt BIGINT NOT NULL, updated_at TIMESTAMP NOT NULL, revision VARCHAR(16) NOT NULL, record {bytes} NOT NULL)"
+        " attempt BIGINT NOT NULL, updated_at TIMESTAMP NOT NULL, revision VARCHAR(16) NOT NULL,"
+        " record {bytes} NOT NULL)"
     ),
     (
         "CREATE TABLE loginonce_waits (id VARCHAR(64) PRIMARY KEY, holder VARCHAR(16), until DOUBLE PRECISION NOT NULL,"

@@ -826,8 +826,8 @@ def _code(error: SQLAlchemyError) -> str:
     """SQLSTATE, MariaDB's and MySQL's number, or SQLite's name."""
     original = getattr(error, "orig", None)
     first = original.args[0] if isinstance(original, Exception) and original.args else ""
-    state = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
-    return str(state or (first if isinstance(first, int) else ""))
+    number = str(first) if isinstance(first, int) else ""  # before the SQLSTATE, which says less there
+    return number or getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None) or ""
 
 
 def _undone(error: SQLAlchemyError) -> bool:
