@@ -227,9 +227,9 @@ class Wire:
     """A TCP proxy before a server.  `cut` ends all connections that go by it, in the middle of whatever they do;
     `cut_at` does so before, or after, what the client says next that holds these bytes has reached the server."""
 
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, port: int, *, host: str = "127.0.0.1", here: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        self._to = (host, port)
+        self._listener = socket.create_server(here)
         self.port = int(self._listener.getsockname()[1])
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._needle, self._deliver = b"", False
@@ -258,7 +258,7 @@ class Wire:
             except OSError:
                 return
             try:
-                server = socket.create_connection(("127.0.0.1", self._to))
+                server = socket.create_connection(self._to)
             except OSError:
                 client.close()
                 continue

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import pickle
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,9 +14,11 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -27,6 +31,7 @@ from loginonce.stores import sql as sql_module
 from loginonce.stores.base import OrderConflict
 from loginonce.stores.file import FileStore
 from loginonce.stores.locks import Ground
+from loginonce.stores.remote import Address as Remote
 from loginonce.stores.sql import SCHEMA, SQLStore
 
 Address = str
@@ -69,7 +74,7 @@ def address(request: pytest.FixtureRequest) -> Address:
 
 
 class TestSQLite(StoreContract):
-    threads = 16
+    threads = 8
 
     @pytest.fixture
     def store(self, sqlite: Address) -> SQLStore:
@@ -490,7 +495,11 @@ def test_a_server_that_says_nothing_is_given_up_and_then_left_alone(wire: tuple[
 NOWHERE = f"postgresql+psycopg://ada:{PASSWORD}@127.0.0.1:1/logins"
 
 
-@pytest.mark.parametrize("address", [NOWHERE, NOWHERE.replace("postgresql+psycopg", "mariadb+pymysql")])
+@pytest.mark.parametrize(
+    "address",
+    [NOWHERE, NOWHERE.replace("postgresql+psycopg", "mariadb+pymysql"), NOWHERE.replace(f":{PASSWORD}", "")],
+    ids=["PostgreSQL", "MariaDB", "no password"],
+)
 @pytest.mark.hazard(39)
 def test_the_password_of_an_address_shows_nowhere(address: Address, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
@@ -599,6 +608,8 @@ def test_a_transaction_that_somebody_leaves_open_is_told_of_in_time(
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(LockTimeout, match="a transaction that is left open"):
             store.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 0))
+        with pytest.raises(LockTimeout, match="a transaction that is left open"):
+            store.load(KEY)
     store.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 0))
 
 
@@ -656,3 +667,203 @@ def test_what_the_database_has_undone_is_done_again(a_postgresql: Server) -> Non
 
     assert together(2, work) == [True, True]
     assert sum(tries) == 3
+
+
+class Told(Exception):
+    """What a driver raises."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"{CANARY} {code}")
+        self.sqlstate = code
+
+
+def failing(store: SQLStore, times: int, code: str = "", *, cut: bool = False, done: bool = False) -> list[str]:
+    """Let so many transactions of the store fail as they are committed; `done`: after they have been."""
+    failed: list[str] = []
+
+    def fail(connection: sa.Connection) -> None:
+        if len(failed) < times:
+            failed.append(code)
+            if done:
+                connection.connection.dbapi_connection.commit()  # type: ignore[union-attr]
+            raise sa.exc.OperationalError(CANARY, None, Told(code), connection_invalidated=cut)
+
+    sa.event.listen(store._engine, "commit", fail)
+    return failed
+
+
+@pytest.fixture
+def saved(sqlite: Address) -> SQLStore:
+    store = SQLStore(sqlite)
+    store.commit(a_grant(), expected=None)
+    return store
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.hazard(38)
+def test_a_commit_of_unknown_outcome_is_compared_and_made_once(saved: SQLStore, done: bool) -> None:
+    failed = failing(saved, 1, cut=True, done=done)
+    made = saved.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 0))
+    assert failed
+    assert saved.load(KEY)[1] == made == saved.stamp(KEY)
+
+
+def test_a_commit_that_stays_unknown_is_an_error_without_secrets(saved: SQLStore) -> None:
+    def fail(*_: object) -> None:
+        raise sa.exc.OperationalError(CANARY, None, Told("08006"), connection_invalidated=True)
+
+    change = a_grant(order=(1, 1, 0))
+    original = saved._changed
+    saved._changed = lambda *_: (_ for _ in ()).throw(sql_module._Cut("cut"))  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="cut"):
+        saved.commit(change, expected=(1, 0, 0))
+    saved._changed = original  # type: ignore[method-assign]
+    sa.event.listen(saved._engine, "commit", fail)
+    with pytest.raises(StoreError) as refused:
+        saved.commit(change, expected=(1, 0, 0))
+    assert CANARY not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01", "1213"])
+def test_a_deadlock_is_begun_again(saved: SQLStore, code: str) -> None:
+    failed = failing(saved, 3, code)
+    saved.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 0))
+    assert len(failed) == 3
+    failing(saved, 1000, code)
+    with pytest.raises(LockTimeout, match="too many change one login"):
+        saved.commit(a_grant(order=(1, 2, 0)), expected=(1, 1, 0))
+
+
+def test_reading_is_done_again_where_the_connection_was_cut(saved: SQLStore) -> None:
+    failed = failing(saved, 1, cut=True)
+    assert content(saved.load(KEY).grant) == a_grant()
+    assert failed
+
+
+def test_after_a_failure_nobody_looks_for_a_while(saved: SQLStore) -> None:
+    failed = failing(saved, 1000, "XX000")
+    with pytest.raises(StoreError, match=r"could not do it.*XX000"):
+        saved.load(KEY)
+    count = len(failed)
+    for _ in range(5):
+        with pytest.raises(StoreError, match="XX000"):
+            saved.stamp(replace(KEY, account="not asked for yet"))
+    assert len(failed) == count
+    hold = sql_module._Lease(saved, "x", "y")
+    hold.release()
+    assert len(failed) == count
+
+
+def test_a_notice_of_unknown_outcome_is_compared(saved: SQLStore) -> None:
+    assert saved.post(KEY, b"first", instead_of=None)
+    original = saved._changed
+
+    def cut(*statements: sa.UpdateBase) -> bool:
+        original(*statements)
+        raise sql_module._Cut("cut")
+
+    saved._changed = cut  # type: ignore[method-assign]
+    assert saved.post(KEY, b"second", instead_of=b"first")
+
+
+def test_more_threads_than_connections_are_told_so(saved: SQLStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect() -> None:
+        raise sa.exc.TimeoutError("QueuePool limit")
+
+    monkeypatch.setattr(saved._engine, "connect", connect)
+    with pytest.raises(LockTimeout, match="more at once"):
+        saved.load(KEY)
+
+
+def test_rows_that_changed_places_are_not_used(saved: SQLStore, sqlite: Address) -> None:
+    other = replace(KEY, account="other")
+    saved.commit(a_grant(other), expected=None)
+    ids = (saved._id(KEY), saved._id(other))
+    for before, after in ((ids[0], "x"), (ids[1], ids[0])):
+        sql(sqlite, "UPDATE loginonce_logins SET id = :after WHERE id = :before", before=before, after=after)
+    with pytest.raises(CorruptStore, match="another login"):
+        saved.load(KEY)
+
+
+def test_a_damaged_row_that_is_mended_meanwhile_is_used(saved: SQLStore, sqlite: Address) -> None:
+    whole = sql(sqlite, "SELECT record FROM loginonce_logins")[0].record
+    sql(sqlite, "UPDATE loginonce_logins SET record = 'x'")
+    original = saved._set_aside
+
+    def mend(key: object, found: object) -> str | None:
+        sql(sqlite, "UPDATE loginonce_logins SET record = :whole, revision = 'mended'", whole=whole)
+        return original(key, found)  # type: ignore[arg-type]
+
+    saved._set_aside = mend  # type: ignore[method-assign]
+    assert content(saved.load(KEY).grant) == a_grant()
+
+
+def test_a_file_that_is_removed_under_a_running_program_is_made_anew(saved: SQLStore, tmp_path: Path) -> None:
+    (tmp_path / "logins" / "db").unlink()
+    assert saved.load(KEY).grant is None
+    saved.commit(a_grant(order=(2, 0, 0)), expected=None)
+    assert content(saved.load(KEY).grant) == a_grant(order=(2, 0, 0))
+
+
+def test_who_waits_for_a_look_takes_what_it_finds(saved: SQLStore) -> None:
+    glance = saved._glance
+    glance.until = 0.0
+    with ThreadPoolExecutor(1) as pool, glance.looking:
+        waiting = pool.submit(saved.stamp, KEY)
+        time.sleep(0.1)
+        glance.found({KEY: "found"}, glance.changes)
+        glance.looking.release()
+        try:
+            assert waiting.result(5) == "found"
+        finally:
+            glance.looking.acquire()
+
+
+def test_a_look_that_is_older_than_our_own_change_is_not_believed(saved: SQLStore) -> None:
+    glance, before = saved._glance, saved._glance.changes
+    made = saved.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 0))
+    glance.found({KEY: "older"}, before)
+    assert saved.stamp(KEY) == made
+
+
+@pytest.mark.hazard(13)
+def test_after_a_fork_nothing_of_the_parent_is_used_or_closed(saved: SQLStore) -> None:
+    pool, glance = saved._engine.pool, saved._glance
+    sql_module._after_fork()
+    assert pool in sql_module._left_behind
+    assert saved._engine.pool is not pool
+    assert saved._glance is not glance
+    assert content(saved.load(KEY).grant) == a_grant()
+
+
+def test_a_record_is_in_no_traceback() -> None:
+    assert repr(sql_module._Bytes(CANARY.encode())) == "<16 bytes>"
+
+
+def test_an_address_stays_itself_when_it_is_copied() -> None:
+    address = Remote(NOWHERE)
+    assert copy.copy(address) is address
+    assert copy.deepcopy(address) is address
+
+
+def test_a_line_on_which_nothing_is_said_is_ended() -> None:
+    ours, theirs = socket.socketpair()
+    speaking = SimpleNamespace(pgconn=SimpleNamespace(socket=ours.fileno()))
+    connection = SimpleNamespace(connection=SimpleNamespace(driver_connection=speaking))
+    with ours, theirs, sql_module._bounded(connection, 0.1):  # type: ignore[arg-type]
+        ours.settimeout(10)
+        assert ours.recv(1) == b""
+
+
+def test_a_server_is_asked_to_bound_each_transaction_and_to_keep_others_from_its_tables(sqlite: Address) -> None:
+    store = SQLStore(sqlite)
+    store._file.check(create=True)  # type: ignore[union-attr]
+    store._file = None
+    store._backend = store._backend._replace(begin="SELECT {} -- bound", alone="SELECT {}", together="SELECT 0")
+    asked: list[str] = []
+    sa.event.listen(store._engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+    store.commit(a_grant(), expected=None)
+    assert "SELECT 4 -- bound" in asked
+    made = [statement for statement in asked if "CREATE" in statement]
+    assert made
+    assert asked.index("SELECT 59") < asked.index(made[0]) < asked.index("SELECT 0")

@@ -369,9 +369,7 @@ class SQLStore(TokenStore):
         """All readable records."""
         for row in self._rows(self._records(_SCHEMA.join(_LOGINS, sa.true())).order_by(_LOGINS.c.id)) or ():
             with suppress(StoreError):
-                grant = self._decoded(None, self._as_found(row))
-                if grant is not None:
-                    yield grant
+                yield self._decoded(None, self._as_found(row))
 
     def location(self, key: GrantKey) -> str:
         """The database and the row in it, without the password."""
@@ -448,11 +446,11 @@ class SQLStore(TokenStore):
         )
 
     def _snapshot(self, key: GrantKey, found: _Found | None) -> Snapshot:
-        return Snapshot(self._decoded(key, found), found.revision if found else None, settled=True)
-
-    def _decoded(self, key: GrantKey | None, found: _Found | None) -> Grant | None:
         if found is None:
-            return None
+            return Snapshot(None, None, settled=True)
+        return Snapshot(self._decoded(key, found), found.revision, settled=True)
+
+    def _decoded(self, key: GrantKey | None, found: _Found) -> Grant:
         try:
             grant = decode(found.record)
         except CorruptStore:
@@ -502,21 +500,17 @@ class SQLStore(TokenStore):
         try:
             if not self._store_id and not self._prepare(create=False):
                 return None
-            for again in (True, False):
-                try:
-                    return self._transaction(lambda connection: list(connection.execute(query)), write=False)
-                except _Cut:
-                    if not again:
-                        raise
-                except _Missing:
-                    self._store_id = ""
-                    return None
+            with suppress(_Cut):  # by a server that was restarted meanwhile, as a rule: reading again changes nothing
+                return self._transaction(lambda connection: list(connection.execute(query)), write=False)
+            return self._transaction(lambda connection: list(connection.execute(query)), write=False)
+        except _Missing:
+            self._store_id = ""
+            return None
         except LockTimeout:
             raise  # it is busy, not away
         except StoreError as error:
             self._glance.quiet(str(error), time.monotonic() - began)
             raise
-        raise AssertionError("one of the two is the last")
 
     def _changed(self, *statements: sa.UpdateBase) -> bool:
         """Whether the last of them changed its row.  Raises `_Cut` where that is not known."""
@@ -529,17 +523,18 @@ class SQLStore(TokenStore):
 
     def _transaction(self, work: Callable[[sa.Connection], _T], *, write: bool, seconds: float = ANSWER) -> _T:
         """One short transaction; begun again where the database says that it has undone it."""
-        for left in reversed(range(TRIES)):
+        tries = 0
+        while True:
+            tries += 1
             try:
                 with self._connected(write=write, seconds=seconds) as connection:
                     done = work(connection)
                 self._glance.quiet_until = 0.0
                 return done
             except _Undone:
-                if not left:
+                if tries == TRIES:
                     raise
-                time.sleep(random.uniform(0.0, 0.02 * (TRIES - left)))  # noqa: S311 - apart from the others
-        raise AssertionError("the last one raises")
+                time.sleep(random.uniform(0.0, 0.02 * tries))  # noqa: S311 - apart from the others
 
     @contextmanager
     def _connected(self, *, write: bool, seconds: float) -> Iterator[sa.Connection]:
