@@ -6,24 +6,19 @@ Here a lock is a lease, and the change of another process is seen a quarter of a
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from crowd import Crowd
 from points import Meeting
+from servers import PASSWORD, Server, Wire, mariadb, postgresql, sql
 from trials import Sent, assert_verdict, patiently
-from ways import COLUMNS, RENEWED, Column
+from ways import FORGIVING, RENEWED, STRICT, Column
 
 import loginonce
 from loginonce.testing import FakeProvider, Grace, Stats
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
-
-from servers import PASSWORD, Server, Wire, mariadb, postgresql, sql
 
 Gather = Callable[..., Crowd]
 Age = Callable[..., None]
@@ -60,11 +55,6 @@ def real(*names: str) -> list[Any]:
 @pytest.fixture(params=real("a_postgresql", "a_mariadb"))
 def address(request: pytest.FixtureRequest) -> str:
     """On each server in turn."""
-    return emptied(request.param, request)
-
-
-@pytest.fixture(params=real("a_postgresql"))
-def sqlite_or_postgresql(request: pytest.FixtureRequest) -> str:
     return emptied(request.param, request)
 
 
@@ -158,23 +148,32 @@ KILLED_AT = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
+@pytest.mark.parametrize(
+    ("server", "column"),
+    [
+        pytest.param("sqlite", STRICT, id="SQLite"),
+        pytest.param("a_postgresql", STRICT, id="PostgreSQL", marks=pytest.mark.real),
+        pytest.param("a_postgresql", FORGIVING, id="PostgreSQL, forgiving", marks=pytest.mark.real),
+    ],
+)
 @pytest.mark.parametrize("point", KILLED_AT)
 @pytest.mark.hazard(1, 2, 12)
 def test_a_kill_at_any_point_costs_what_the_record_says_and_no_more(
     fake_provider: FakeProvider,
-    sqlite_or_postgresql: str,
+    request: pytest.FixtureRequest,
     gather: Gather,
     age: Age,
     until: Until,
     point: str,
+    server: str,
     column: Column,
 ) -> None:
+    address = emptied(server, request)
     facts = RENEWED.at(point)
     fake_provider.grace = Grace.sibling(30) if column.forgives else Grace.none()
-    crowd = gather(store=sqlite_or_postgresql, policy={**column.policy, "send_timeout": 2})
+    crowd = gather(store=address, policy={**column.policy, "send_timeout": 2})
     victim, waiting, later = crowd.fork(3)
-    age(session(fake_provider, sqlite_or_postgresql), ends_in=-1)
+    age(session(fake_provider, address), ends_in=-1)
     fake_provider.reset_stats()
     url = fake_provider.api("/runs")
     with Meeting() as meeting:
@@ -184,7 +183,7 @@ def test_a_kill_at_any_point_costs_what_the_record_says_and_no_more(
         if point == "send.Send:sent":
             until(lambda: fake_provider.stats.refreshes)
         victim.kill()
-    end_lease(sqlite_or_postgresql)
+    end_lease(address)
     if facts.record == "SPENDING":  # nobody acts on a marker before its deadline: 5 + 2 seconds, and 5 for clocks
         for member in (waiting, later):
             member.ask("shift_clock", seconds=13.0)
@@ -193,16 +192,16 @@ def test_a_kill_at_any_point_costs_what_the_record_says_and_no_more(
     assert_verdict(facts.verdict(column), told, Sent(stats.token_requests, stats.replays))
 
 
-@pytest.mark.slow
+@pytest.mark.real
 @pytest.mark.parametrize("point", ["mark.Write:before", "send.Send:before"])
 @pytest.mark.hazard(12)
 def test_a_holder_that_was_stopped_for_longer_than_its_lease_neither_replays_nor_loses_the_login(
-    fake_provider: FakeProvider, sqlite_or_postgresql: str, gather: Gather, age: Age, point: str
+    fake_provider: FakeProvider, in_postgresql: str, gather: Gather, age: Age, point: str
 ) -> None:
     """In real time: ten seconds of lease, or eleven until the deadline of the marker is over."""
-    crowd = gather(store=sqlite_or_postgresql, policy={"send_timeout": 1})
+    crowd = gather(store=in_postgresql, policy={"send_timeout": 1})
     stopped, heir = crowd.fork(2)
-    age(session(fake_provider, sqlite_or_postgresql), ends_in=-1)
+    age(session(fake_provider, in_postgresql), ends_in=-1)
     url = fake_provider.api("/runs")
     with Meeting() as meeting:
         stopped.ask("arm", point=point, place=meeting.place)

@@ -11,14 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from servers import Server, Wire, needs, postgresql
 
 import loginonce
 from loginonce.testing import FakeProvider, Stats
 
 STORES = Path(__file__).parent.parent / "stores"
-sys.path.insert(0, str(STORES))
-
-from servers import Server, Wire, needs, postgresql
 
 pytestmark = pytest.mark.real
 

@@ -55,7 +55,7 @@ def a_pgbouncer(a_postgresql: Server) -> Iterator[Server]:
         yield server
 
 
-REAL = ["a_postgresql", "a_mariadb", "a_pgbouncer"]
+REAL = ["a_postgresql", "a_mariadb"]
 
 
 @pytest.fixture
