@@ -22,6 +22,7 @@ BUILT: dict[int, str] = {
     13: "a fork copies locks, threads and connections into the child",
     14: "a lock object that is shared lets all threads in",
     15: "a pickle carries tokens along, or forgets who is signed in",
+    16: "the lock of one machine does not keep out another one, on a folder that they share",
     17: "where the system has no lock a weaker one is taken in silence",
     18: "somebody else on the machine can read, replace or prepare the files",
     19: "a record is cut short or garbled, and taken for a log-out",
@@ -43,10 +44,9 @@ BUILT: dict[int, str] = {
     35: "an answer lacks members, has odd ones, or makes no sense",
     36: "logins of different people, clients, resources or scopes share one record",
     39: "a secret shows in a log, a repr, a traceback, a pickle or a saved notebook",
+    38: "a lease of Redis or SQL ends while its holder goes on, or a pooler hands on its lock",
 }
 
 NOT_BUILT: dict[int, str] = {
-    16: "locks that do not exclude between machines: network file systems are not told from local ones yet",
     37: "keys and nonces of DPoP: there is no DPoP yet",
-    38: "leases and poolers of Redis and SQL: there are no such stores yet",
 }

@@ -230,9 +230,9 @@ def test_a_program_that_meets_a_newer_layout_says_so_and_destroys_nothing(databa
     sql(database, "UPDATE loginonce_schema SET version = :newer", newer=SCHEMA + 1)
     before = sql(database, "SELECT * FROM loginonce_logins")
     for attempt in (
+        lambda: store.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 0)),  # first: nothing else has told it yet
         lambda: store.load(KEY),
         lambda: list(store.grants()),
-        lambda: store.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 0)),
         lambda: store.commit(a_grant(replace(KEY, account="new")), expected=None),
     ):
         with pytest.raises(StoreError, match="upgrade loginonce here"):
@@ -511,6 +511,18 @@ def test_the_password_of_an_address_shows_nowhere(address: Address, caplog: pyte
     shown += "".join(traceback.format_exception(refused.value))
     assert PASSWORD not in shown
     assert CANARY not in shown
+
+
+@pytest.mark.hazard(39)
+def test_a_program_that_logs_its_statements_logs_no_secret(sqlite: Address, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("sqlalchemy.engine", "sqlalchemy.pool"):
+        caplog.set_level("DEBUG", logger=name)
+    store = SQLStore(sqlite)
+    store.commit(a_grant(), expected=None)
+    store.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 0))
+    assert "UPDATE loginonce_logins" in caplog.text
+    assert "SQL parameters hidden" in caplog.text
+    assert CANARY not in caplog.text
 
 
 def test_a_store_that_was_sent_finds_its_password_where_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
