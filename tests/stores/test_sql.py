@@ -414,13 +414,13 @@ def test_a_stamp_costs_no_more_than_a_glance_at_a_file(
 # ── cut off ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def wire(address: Address) -> Iterator[tuple[Wire, Address]]:
-    port = sa.make_url(address).port
-    if port is None:
-        pytest.skip("a file has no connection")
-    wire = Wire(port)
-    yield wire, address.replace(f":{port}/", f":{wire.port}/")
+@pytest.fixture(params=REAL)
+def wire(request: pytest.FixtureRequest) -> Iterator[tuple[Wire, Address]]:
+    """What can be cut, and the address of an empty database behind it."""
+    server: Server = request.getfixturevalue(request.param)
+    server.empty()
+    wire = Wire(server.port)
+    yield wire, server.address.replace(f":{server.port}/", f":{wire.port}/")
     wire.close()
 
 
