@@ -414,7 +414,7 @@ def open_store(where: str) -> TokenStore:
     """
     address, keys = split_seal(completed(where))
     scheme, separator, _ = address.partition(":")
-    opened = _STORES.get(scheme) if separator or not address else None
+    opened = _STORES.get(scheme.partition("+")[0]) if separator or not address else None
     if opened is None:
         known = ", ".join(f"{name}:…" for name in _STORES if name)
         raise ConfigurationError(f"{scheme + separator}… is not a store that is known here: there are {known}")
@@ -483,6 +483,12 @@ def _redis_store(address: str) -> TokenStore:
     return RedisStore(address)
 
 
+def _sql_store(address: str) -> TokenStore:
+    with _needs("sqlalchemy", "sql"):
+        from .stores.sql import SQLStore
+    return SQLStore(address)
+
+
 def _memory_store(address: str) -> TokenStore:
     if address != "memory:":
         raise ConfigurationError("the memory has no parts, and its address is memory:")
@@ -496,5 +502,9 @@ _STORES: dict[str, Callable[[str], TokenStore]] = {
     "memory": _memory_store,
     "redis": _redis_store,
     "rediss": _redis_store,
+    "postgresql": _sql_store,
+    "mariadb": _sql_store,
+    "mysql": _sql_store,
+    "sqlite": _sql_store,
 }
-"""What opens an address, by its scheme."""
+"""What opens an address, by its scheme up to a +."""
