@@ -257,6 +257,31 @@ def test_a_store_in_a_folder_is_the_same_wherever_a_program_starts(tmp_path: Pat
     assert open_store(f"file:{tmp_path}/x").identity == open_store(f"file://{tmp_path}/x").identity
     with pytest.raises(ConfigurationError, match="name the whole path"):
         open_store("file:logins")
+    with pytest.raises(ConfigurationError, match="keyring:/folder"):
+        open_store("keyring:logins")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "file:/srv/logins?lock=strict",
+        "keyring:",
+        "redis://ada:x@H:6379/0?wait=1",
+        "rediss://[::1]/2?prefix=lab",
+        "postgresql://ada:x@h/logins?sslmode=require",
+        "mariadb+pymysql://h/logins",
+        "sqlite:////srv/logins/db",
+        "redis://h?seal=env",
+    ],
+)
+def test_the_identity_of_a_store_is_an_address_that_opens_it(
+    address: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGINONCE_SEAL_KEY", "A" * 43 + "=")
+    store = open_store(address)
+    assert open_store(store.identity).identity == store.identity
+    assert ":x@" not in store.identity
 
 
 @pytest.mark.parametrize("address", ["carrier-pigeon:coop", "/srv/logins", "file"])

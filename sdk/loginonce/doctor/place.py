@@ -34,6 +34,7 @@ from .finding import Finding, found, trouble, wrong
 __all__ = ["check_place"]
 
 ELSEWHERE = "Set LOGINONCE_HOME to a folder on a local disk"
+REACH = "See whether its server is there, and lets you in; programs use the tokens that they have meanwhile"
 
 LITTLE_SPACE = 16 << 20
 """Bytes of free space below which somebody should look at it; a login takes a few kilobytes."""
@@ -57,8 +58,13 @@ def check_place(store: TokenStore, address: str, key: GrantKey | None, seconds: 
         text = "in the memory of each process: nothing is shared, and every program signs in for itself"
         return [found("store", text, level="attention", advice="Leave out the store memory: to share one login")]
     if not isinstance(store, FileStore):
-        where = store.location(key) if key else store.identity
-        return [found("store", f"{type(store).__name__}, {where}"), _lock(address, seconds)]
+        kept = _served(store, key)
+        return [
+            replace(kept, text=f"{kept.text}; secrets sealed, or kept apart") if apart else kept,
+            _lock(address, seconds, advice=REACH)
+            if kept.level == "ok"
+            else found("lock", "not tried: nothing can be saved", level="unknown"),
+        ]
     folder = Path(store.identity.removeprefix("file:"))
     access = _access(folder)
     with _scratch(folder) as scratch:
@@ -72,6 +78,19 @@ def check_place(store: TokenStore, address: str, key: GrantKey | None, seconds: 
             disk,
             lock,
         ]
+
+
+def _served(store: TokenStore, key: GrantKey | None) -> Finding:
+    """A store on a server, or in a file of a database: whether it answers, and in which time."""
+    where = store.location(key) if key else store.identity
+    try:
+        began = time.perf_counter()
+        number = sum(grant.state != "LOGGED_OUT" for grant in store.grants())
+        took = time.perf_counter() - began
+    except StoreError as error:
+        return trouble("store", f"{where}: {error}", advice=REACH)
+    logins = "one login" if number == 1 else f"{number or 'no'} logins"
+    return found("store", f"{where}; {logins}, read in {1000 * took:.1f} ms")
 
 
 def _store(store: FileStore, folder: Path) -> Finding:
@@ -207,13 +226,13 @@ def _size(count: float) -> str:
 # ── the lock ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _lock(address: str, seconds: float) -> Finding:
+def _lock(address: str, seconds: float, advice: str = ELSEWHERE) -> Finding:
     """What two processes saw."""
     try:
         seen = contest(address, seconds)
     except LoginonceError as error:
         text = re.sub(r"\S*/\.doctor-[^ :]*", "the lock", str(error))
-        return trouble("lock", text, advice=ELSEWHERE)
+        return trouble("lock", text, advice=advice)
     if not seen.excludes:
         return wrong("lock", "two processes held it at the same time: logins would be lost", ELSEWHERE)
     if seen.handover is None:

@@ -100,6 +100,9 @@ CONNECTIONS = 8
 ROOM = 8 * 1024
 """Bytes of room for an answer, or twice the present record if that is more."""
 
+PREFIX = "loginonce"
+"""What the names of all keys begin with, where the address does not say."""
+
 DAY = 86400
 """Seconds for which a notice is kept."""
 
@@ -143,7 +146,7 @@ class RedisStore(TokenStore):
     `LOGINONCE_STORE` has there for the same address.  Raises `ConfigurationError`; the server is not asked yet.
     """
 
-    def __init__(self, url: str, *, prefix: str = "loginonce") -> None:
+    def __init__(self, url: str, *, prefix: str = PREFIX) -> None:
         user, _, password = url.partition("://")[2].rpartition("@")[0].partition(":")
         password, url = Secret(unquote(password)), public(url)
         try:
@@ -166,7 +169,7 @@ class RedisStore(TokenStore):
         database = _number({"the database": parts.path.strip("/") or "0"}, "the database", 0, least=0)
         self._secure = parts.scheme == "rediss" or host in ("localhost", "127.0.0.1", "::1")
         self._shown = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{int(database)}"
-        self.identity = f"{self._shown} {prefix}"
+        self.identity = self._shown + ("" if prefix == PREFIX else f"?prefix={prefix}")
         self._url, self._prefix = url, prefix
         self._logins: dict[GrantKey, str] = {}
         self._connecting: dict[str, Any] = {
