@@ -28,6 +28,7 @@ from ..stores.base import TokenStore
 from ..stores.file import FileStore, _refuse_shared, read_private
 from ..stores.locks import ground
 from ..stores.memory import MemoryStore
+from ..stores.remote import completed
 from .contest import NOBODY, contest
 from .finding import Finding, found, trouble, wrong
 
@@ -51,7 +52,7 @@ def check_place(store: TokenStore, address: str, key: GrantKey | None, seconds: 
 
     Takes about a second, and no more than so many.
     """
-    apart = isinstance(store, ApartStore)
+    apart, address = isinstance(store, ApartStore), completed(address)
     while isinstance(store, ApartStore):  # what can be wrong with a place is wrong with the inner one's
         store, address = store.inner, split_seal(address)[0]
     if isinstance(store, MemoryStore):
