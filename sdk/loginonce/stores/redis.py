@@ -132,6 +132,9 @@ if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1],
 return 1
 """
 
+_MARK = b"="
+"""What every notice begins with there, so that an empty one is told from none."""
+
 _SETTINGS = ("wait", "timeout", "prefix", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
@@ -265,7 +268,8 @@ class RedisStore(TokenStore):
         """What was posted."""
         self._refuse_while_quiet()
         with self._spoken():
-            return self._client.get(self._name("notice", key))  # type: ignore[return-value]  # bytes: nothing decodes
+            found: bytes | None = self._client.get(self._name("notice", key))  # type: ignore[assignment]  # as decoded
+        return None if found is None else found.removeprefix(_MARK)
 
     def grants(self) -> Iterator[Grant]:
         """All logins under this prefix.  The server goes through all of its keys for that."""
@@ -361,7 +365,8 @@ class RedisStore(TokenStore):
     def post(self, key: GrantKey, notice: bytes | None, *, instead_of: bytes | None) -> bool:
         """Compare and replace, by a script."""
         with self._spoken():
-            arguments: list[Any] = [instead_of or b"", notice or b"", DAY]
+            arguments: list[Any] = [b"" if text is None else _MARK + text for text in (instead_of, notice)]
+            arguments.append(DAY)
             return bool(_scripts["post"](keys=[self._name("notice", key)], args=arguments, client=self._client))
 
     # ── within ───────────────────────────────────────────────────────────────────────────────────────────
