@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from pathlib import Path
 
@@ -50,9 +51,13 @@ def main() -> int:
         print(f"{'what':<52} {'measured':>10}  {'target':<11}", flush=True)
         try:
             for name in given.only or ROWS:
-                for figure in ROWS[name](bench):
-                    found.append(figure)
-                    print(figures.line(figure), flush=True)
+                try:
+                    for figure in ROWS[name](bench):
+                        found.append(figure)
+                        print(figures.line(figure), flush=True)
+                except Exception as error:
+                    traceback.print_exc()
+                    bench.require(holds=False, otherwise=f"{name}: {type(error).__name__}: {error}")
         finally:
             bench.end()
         print()

@@ -498,7 +498,8 @@ def available_memory() -> int:
 @row
 def durable(bench: Bench) -> Iterator[Figure]:
     """How often one refresh waits for the disk."""
-    folder = bench.login(LOGINONCE, first=0)
+    folder = bench.login(LOGINONCE, first=1)
+    time.sleep(1.05)  # then it has to be renewed
     command = clients("first", folder, LOGINONCE.name, bench.provider.api)
     trace = Path(folder, "trace")
     bench.provider.reset()
