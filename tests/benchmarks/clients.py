@@ -3,10 +3,10 @@
 Every one of them is a `Way` from a login that is at hand to a session and a `get`.  What a way needs is imported
 when it is opened, so that this module can be loaded by a process that measures one of them and no other.
 
-    python clients.py null NAME PAIRS     ratios of one request to plain requests, no network, as JSON
-    python clients.py threads PAIRS       ratios of 10 logins in 20 threads to one login in one
-    python clients.py requests NAME N     so many requests, for callgrind to count
-    python clients.py first NAME FOLDER   one answer from the API, by a process that has just started
+    python clients.py null FOLDER NAME PAIRS [ISSUER]   ratios of a request to a plain one, no network, as JSON
+    python clients.py threads FOLDER NAME PAIRS         ratios of 10 logins in 20 threads to one login in one
+    python clients.py requests FOLDER NAME N            so many requests, for callgrind to count
+    python clients.py first FOLDER NAME URL             one answer from the API, with the login that is in the folder
 """
 
 from __future__ import annotations
@@ -390,8 +390,8 @@ WAYS = {way.name: way for way in (PLAIN, LOGINONCE, *PEERS)}
 # ── what a process of its own measures ───────────────────────────────────────────────────────────────────
 
 
-def mount_null(session: Any) -> None:
-    """Requests of this session go nowhere, and have their answer at once."""
+def mount_null(session: Any, seen: Callable[[Any], object] | None) -> None:
+    """Requests of this session go nowhere, and have their answer at once; `seen` is shown each."""
     from io import BytesIO
 
     import requests
@@ -399,6 +399,8 @@ def mount_null(session: Any) -> None:
 
     class Null(BaseAdapter):
         def send(self, request: Any, **_: Any) -> Any:
+            if seen is not None:
+                seen(request)
             answer = requests.Response()
             answer.status_code = 200
             answer.headers["Content-Type"] = "application/json"
@@ -412,15 +414,20 @@ def mount_null(session: Any) -> None:
     session.mount("https://", Null())
 
 
-def opened(way: Way, folder: str, number: int = 0) -> Get:
+NOWHERE = "http://127.0.0.1:9"
+"""An issuer that nobody has to ask."""
+
+
+def opened(
+    way: Way, folder: str, number: int = 0, *, issuer: str = NOWHERE, seen: Callable[[Any], object] | None = None
+) -> Get:
     """A `get` with a token that is good for an hour and without a network."""
     place = os.path.join(folder, f"{way.name}-{number}")
     os.makedirs(place)
-    issuer = os.environ.get("BENCHMARK_ISSUER", "http://127.0.0.1:9")
     answer = {"access_token": f"at_{number}", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "rt"}
     way.save(place, login_of(issuer, {**answer, "scope": "api", "client_info": CLIENT_INFO}))
     session, get = way.open(place)
-    mount_null(session)
+    mount_null(session, seen)
     assert get(FAR).status_code == 200
     time.sleep(0.1)  # until the change stamp of a file that was written just now is trusted
     assert get(FAR).status_code == 200
@@ -435,10 +442,10 @@ def repeat(get: Get, count: int) -> None:
         get(FAR)
 
 
-def null(folder: str, name: str, pairs: str) -> None:
+def null(folder: str, name: str, pairs: str, issuer: str = NOWHERE) -> None:
     from measure import pairs_of, timed
 
-    plain, ours = opened(PLAIN, folder), opened(WAYS[name], folder, 1)
+    plain, ours = opened(PLAIN, folder), opened(WAYS[name], folder, 1, issuer=issuer)
     found = pairs_of(lambda: timed(lambda: repeat(ours, 200)), lambda: timed(lambda: repeat(plain, 200)), int(pairs))
     print(json.dumps([[a.wall, a.cpu, b.wall, b.cpu] for a, b in found]))
 

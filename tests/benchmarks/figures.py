@@ -25,7 +25,7 @@ INK, OURS, OTHERS, PLAIN = "#333333", "#1f6f8b", "#c9a227", "#9a9a9a"
 
 
 def value(figure: Figure) -> str:
-    """"1.03 ×", "0.8 ms", "2"."""
+    """ "1.03 ×", "0.8 ms", "2"."""
     if math.isnan(figure.measured):
         return "–"
     return quantity(figure.measured, figure.unit)
@@ -67,9 +67,10 @@ def surroundings(bench: Bench) -> dict[str, Any]:
 
 def markdown(figures: list[Figure], standings: list[Standing], where: dict[str, Any]) -> str:
     """The README's tables; those without a target are in the JSON."""
+    shortly = ", in the short form" if where["short"] else ""
+    machine = f"{where['system']}, {where['cores']} cores, Python {where['python']}, requests {where['requests']}"
     lines = [
-        f"Measured on {where['date']} ({where['system']}, {where['cores']} cores, Python {where['python']}, requests "
-        f"{where['requests']}){', in the short form' if where['short'] else ''}; × is the ratio to plain requests.",
+        f"Measured on {where['date']} ({machine}){shortly}; × is the ratio to plain requests.",
         "",
         "| what | at most | measured |",
         "|---|---:|---:|",
@@ -141,10 +142,10 @@ def draw(told: dict[str, Any], chart: Path) -> bool:
     except ModuleNotFoundError:
         return False
     mpl.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
     mpl.rcParams.update({"svg.hashsalt": "loginonce", "font.size": 9, "text.color": INK, "axes.edgecolor": INK})
-    figure, (herds, storms, one) = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    figure, (herds, storms, one) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 
     points = told["growth"]
     sizes = [point["size"] for point in points]
@@ -162,7 +163,9 @@ def draw(told: dict[str, Any], chart: Path) -> bool:
     stormy = [standing for standing in standings if standing["storms"]]
     names = [standing["name"] for standing in stormy]
     last = [standing["storms"][-1] for standing in stormy]
-    storms.barh(names, [storm["token_requests"] for storm in last], color=[OTHERS if s["ended"] else OURS for s in last])
+    storms.barh(
+        names, [storm["token_requests"] for storm in last], color=[OTHERS if s["ended"] else OURS for s in last]
+    )
     for at, storm in enumerate(last):
         said = f"login ended in {storm['ended']} of {storm['rounds']}" if storm["ended"] else "login kept"
         storms.text(0.15, at, said, va="center", fontsize=8)
@@ -180,5 +183,5 @@ def draw(told: dict[str, Any], chart: Path) -> bool:
         panel.spines[["top", "right"]].set_visible(False)
         panel.title.set_fontsize(10)
     figure.savefig(chart, metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)
     return True

@@ -1,6 +1,6 @@
 """A process of a herd: what `tests/processes/member.py` does, and each of the ways of `clients`.
 
-    python herd.py launcher FD    forks a member for every socket that it is sent
+python herd.py launcher FD    forks a member for every socket that it is sent
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from requests.adapters import HTTPAdapter
 import loginonce
 
 PATIENCE = 60.0  # seconds for one answer
-
-PROGRAM = Path(__file__)
 
 
 class Animal(member.Member):

@@ -1,4 +1,4 @@
-"""A strict authorization server and its API on loopback, in a process of its own and cheap enough to stay out of the way.
+"""A strict authorization server and its API on loopback: a process of its own, cheap enough to stay out of the way.
 
 It rotates at each refresh and grants no grace: a refresh token that comes again ends its family, access tokens and
 all.  One thread does everything, so its numbers are exact.  `loginonce.testing.FakeProvider` judges more finely and

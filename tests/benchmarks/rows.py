@@ -120,10 +120,8 @@ class Bench:
 
     def herd(self, count: int) -> Crowd:
         """So many forked processes that have imported everything."""
-        from herd import PROGRAM
-
         if self._launcher is None:
-            self._launcher = Launcher(PROGRAM)
+            self._launcher = Launcher(HERE / "herd.py")
         crowd = Crowd(self._launcher, self._folder)
         crowd.fork(count)
         return crowd
@@ -451,7 +449,9 @@ def soak(bench: Bench) -> Iterator[Figure]:
     finally:
         crowd.close()
     p99 = median(ours / plain for ours, plain in zip(tails[LOGINONCE], tails[PLAIN], strict=True))
-    note = f"{requests} token requests in {bench.seconds:.0f} s; the provider's process was {max(busy):.0%} busy at most"
+    note = (
+        f"{requests} token requests in {bench.seconds:.0f} s; the provider's process was {max(busy):.0%} busy at most"
+    )
     yield Figure("soak", "8 processes, 3 s tokens: throughput", 1 / found.wall, 0.97, at_least=True, note=note)
     plain = median(tails[PLAIN]) / 1000
     yield Figure("soak", "8 processes, 3 s tokens: p99", p99, 1.15, note=f"plain requests: {plain:.1f} ms")
@@ -617,26 +617,29 @@ def peers(bench: Bench) -> Iterator[Figure]:
 
 def first_answer_of(bench: Bench, way: Way) -> float:
     """A new process with a saved login to its first answer, to plain requests by the same program."""
-    ours, plain = (
-        clients("first", bench.login(one), one.name, bench.provider.api) for one in (way, PLAIN)
-    )
+    ours, plain = (clients("first", bench.login(one), one.name, bench.provider.api) for one in (way, PLAIN))
     process(*ours)
     return ratio(pairs_of(lambda: process(*ours), lambda: process(*plain), bench.times(6, 2))).wall
+
+
+def one_request_of(bench: Bench, way: Way) -> Ratio:
+    """One request of it over a transport that does nothing."""
+    return told(clients("null", bench.folder(), way.name, str(bench.times(16, 4)), bench.provider.issuer))
 
 
 MEASURED: dict[str, Callable[[Bench, Way], float]] = {
     "import, CPU": lambda bench, way: importing(way.module, bench.times(6, 2)).cpu,
     "memory, MB": lambda bench, way: more_memory(way.module, bench.times(3, 1)),
-    "one request, CPU": lambda bench, way: told(clients("null", bench.folder(), way.name, str(bench.times(16, 4)))).cpu,
+    "one request, CPU": lambda bench, way: one_request_of(bench, way).cpu,
     "new process, wall": first_answer_of,
 }
 
 
-def storms(bench: Bench, ways: list[Way]) -> None:
+def storms(bench: Bench, ways: list[Way], sizes: tuple[int, ...] = STORMS) -> None:
     """Processes whose token has ended call together, each round with a new login."""
     provider = bench.provider
     rounds = bench.times(5, 2)
-    for size in STORMS:
+    for size in sizes:
         crowd = bench.herd(size)
         try:
             for way in ways:
