@@ -35,6 +35,8 @@ class Way:
     cache = ""
     """What it offers for a login that processes share, or ""."""
     distributions: str
+    imported = ""
+    """How, where naming `module` would load nothing yet."""
 
     @property
     def missing(self) -> str:
@@ -47,6 +49,11 @@ class Way:
             if not found:
                 return f"{needed.partition('.')[0]} is not installed"
         return ""
+
+    @property
+    def importing(self) -> str:
+        """The statement by which a program gets it."""
+        return self.imported or f"import {self.module}"
 
     @property
     def version(self) -> str:
@@ -337,6 +344,7 @@ class RequestsAuth(Way):
 class GlobusSdk(Way):
     name, module = "globus-sdk", "globus_sdk, globus_sdk.token_storage"
     distributions = "globus-sdk"
+    imported = "from globus_sdk import NativeAppAuthClient, RefreshTokenAuthorizer"
     cache = "JSONTokenStorage"
 
     def save(self, folder: str, login: Json) -> None:

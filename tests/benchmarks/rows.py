@@ -157,25 +157,25 @@ def told(command: list[str]) -> Ratio:
 # ── a process ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def importing(module: str, pairs: int) -> Ratio:
-    """What `import` of it costs, the whole process, to that of requests."""
-    ours, plain = ([PYTHON, "-c", f"import {name}"] for name in (module, "requests"))
+def importing(way: Way, pairs: int) -> Ratio:
+    """What importing it costs, the whole process, to importing requests."""
+    ours, plain = ([PYTHON, "-c", one.importing] for one in (way, PLAIN))
     process(*ours)  # compiles what is not
     return ratio(pairs_of(lambda: process(*ours), lambda: process(*plain), pairs))
 
 
-def more_memory(module: str, times: int) -> float:
+def more_memory(way: Way, times: int) -> float:
     """MB that importing it takes beyond requests."""
-    found = [(memory_of(f"import {module}"), memory_of("import requests")) for _ in range(times)]
+    found = [(memory_of(way.importing), memory_of(PLAIN.importing)) for _ in range(times)]
     return median(ours - plain for ours, plain in found)
 
 
 @row
 def _import(bench: Bench) -> Iterator[Figure]:
     """`import loginonce` to `import requests`, whole process: CPU, memory."""
-    found = importing("loginonce", bench.times(24, 6))
+    found = importing(LOGINONCE, bench.times(24, 6))
     yield Figure("import", "import, CPU of the whole process", found.cpu, 1.05, note=str(found))
-    yield Figure("import", "import, memory beyond requests", more_memory("loginonce", bench.times(5, 2)), 2.0, "MB")
+    yield Figure("import", "import, memory beyond requests", more_memory(LOGINONCE, bench.times(5, 2)), 2.0, "MB")
 
 
 @row
@@ -628,8 +628,8 @@ def one_request_of(bench: Bench, way: Way) -> Ratio:
 
 
 MEASURED: dict[str, Callable[[Bench, Way], float]] = {
-    "import, CPU": lambda bench, way: importing(way.module, bench.times(6, 2)).cpu,
-    "memory, MB": lambda bench, way: more_memory(way.module, bench.times(3, 1)),
+    "import, CPU": lambda bench, way: importing(way, bench.times(6, 2)).cpu,
+    "memory, MB": lambda bench, way: more_memory(way, bench.times(3, 1)),
     "one request, CPU": lambda bench, way: one_request_of(bench, way).cpu,
     "new process, wall": first_answer_of,
 }

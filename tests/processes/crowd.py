@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class Launcher:
     def __init__(self, program: Path = PROGRAM) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
-            self._process = start("launcher", theirs, program)
+            self._process = start("launcher", theirs, program=program)
 
     def fork(self) -> Member:
         ours, theirs = socket.socketpair()
@@ -130,13 +130,13 @@ class Crowd:
         self._opening = {"home": str(home), **session}
         self._spawned: list[subprocess.Popen[bytes]] = []
 
-    def spawn(self, count: int) -> list[Member]:
-        """Processes that start from nothing, as scripts and kernels do."""
+    def spawn(self, count: int, within: Sequence[str] = ()) -> list[Member]:
+        """Processes that start from nothing, as scripts and kernels do.  `within`: by this command."""
         new = []
         for _ in range(count):
             ours, theirs = socket.socketpair()
             with theirs:
-                self._spawned.append(start("member", theirs))
+                self._spawned.append(start("member", theirs, within))
             new.append(Member(ours))
         return self._added(new)
 
@@ -173,9 +173,11 @@ class Crowd:
             end(process)
 
 
-def start(role: str, theirs: socket.socket, program: Path = PROGRAM) -> subprocess.Popen[bytes]:
+def start(
+    role: str, theirs: socket.socket, within: Sequence[str] = (), *, program: Path = PROGRAM
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, str(program), role, str(theirs.fileno())],
+        [*within, sys.executable, str(program), role, str(theirs.fileno())],
         stdin=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from ..config import GrantType, Settings, add_profile, profile_name, profiles, settings
+from ..config import GrantType, Settings, add_profile, open_store, profile_name, profiles, set_store, settings
 from ..environment import detect
 from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceError, LoginRequired, TransportError
 from ..home import config_file
@@ -426,6 +426,54 @@ def logout(profile: str | None) -> None:
         say("The provider has not confirmed that it ended the login: a copied token may work until it expires")
     if end_session_url:
         say(f"The browser may still be signed in; to end that too, open {end_session_url}")
+
+
+@loginonce.command()
+@_PROFILE
+@click.option("--to", "address", metavar="ADDRESS", required=True, help="The other store, such as keyring: or file:/x.")
+@click.option("--from", "origin", metavar="ADDRESS", help="The store it is in now (default: that of PROFILE).")
+def move(profile: str | None, address: str, origin: str | None) -> None:
+    """Move a login to another store, without a new sign-in.
+
+    At no moment can two stores spend it.  If anything comes between, run the same command again.  PROFILE uses the
+    other store from then on; programs that name the old one are told where it went.  An address without its
+    password gets that which LOGINONCE_STORE has for the same store.
+    """
+    # Imported here, as below: no other command needs it.
+    from ..stores.move import move as moved
+
+    session = _session(profile)
+    made, key = session.settings, session.source.key
+    target = open_store(address)
+    source = session.source.store if origin is None else open_store(origin)
+    if origin is None and source.identity == target.identity:
+        # LOGINONCE_STORE says where it is to be, as it has to where that needs a password: it is where it was before.
+        usual = open_store("")
+        source = usual if usual.peek(key).grant is not None else source
+    was_moved = moved(key, source, target)
+    say(f"{'Moved' if was_moved else 'It had been moved already:'} the login for {key} to {target.identity}")
+    if made.profile:
+        say(f"The profile {made.profile!r} in {set_store(made.profile, address)} uses it there")
+    else:
+        say("Programs that use it there name that store, or have it in LOGINONCE_STORE")
+
+
+@loginonce.command()
+@_PROFILE
+@click.option("--new-key", is_flag=True, help="Make a new key first; the others still open what they have sealed.")
+def seal(profile: str | None, *, new_key: bool) -> None:
+    """Seal all logins of a store anew, with the first of its keys.
+
+    That is the store of PROFILE, whose address says where the keys are: seal=keyring, seal=env or seal=file:/path.
+    """
+    from ..stores.sealed import SealedStore
+
+    store = _session(profile).source.store
+    if not isinstance(store, SealedStore):
+        raise click.UsageError("this store is not sealed: seal it with loginonce move --to 'ADDRESS?seal=keyring'")
+    if new_key:
+        say(f"The new key is called {store.new_key()}")
+    say(f"Sealed anew: {store.reseal_all()}")
 
 
 @loginonce.command()
