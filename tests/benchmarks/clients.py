@@ -310,27 +310,26 @@ class RequestsAuth(Way):
     distributions = "requests_auth"
     cache = "JsonTokenFileCache"
 
-    def _auth(self, folder: str) -> Any:
-        from requests_auth import JsonTokenFileCache, OAuth2, OAuth2AuthorizationCode
+    def _auth(self, folder: str) -> tuple[Any, Any]:
+        from requests_auth import JsonTokenFileCache, OAuth2AuthorizationCode
 
         login = read(folder)
-        OAuth2.token_cache = JsonTokenFileCache(os.path.join(folder, "requests-auth.json"))
-        # A short timeout: where it has lost the login it waits for a browser that nobody opens.
-        return OAuth2AuthorizationCode(
-            f"{login['issuer']}/authorize", login["token_endpoint"], client_id=login["client_id"], timeout=2.0
+        auth = OAuth2AuthorizationCode(
+            f"{login['issuer']}/authorize", login["token_endpoint"], client_id=login["client_id"]
         )
+        return auth, JsonTokenFileCache(os.path.join(folder, "requests-auth.json"))
 
     def save(self, folder: str, login: Json) -> None:
-        from requests_auth import OAuth2
-
         super().save(folder, login)
-        auth, answer = self._auth(folder), login["answer"]
-        OAuth2.token_cache._add_token(auth.state, answer["access_token"], login["expires_at"], answer["refresh_token"])
+        auth, cache = self._auth(folder)
+        answer = login["answer"]
+        cache._add_token(auth.state, answer["access_token"], login["expires_at"], answer["refresh_token"])
 
     def open(self, folder: str) -> tuple[Any, Get]:
         import requests
+        from requests_auth import OAuth2
 
-        auth = self._auth(folder)
+        auth, cache = self._auth(folder)
 
         def nobody_there() -> None:
             raise PermissionError("a person would have to sign in")
@@ -338,7 +337,12 @@ class RequestsAuth(Way):
         auth.request_new_token = nobody_there  # else it opens a browser
         session = requests.Session()
         session.auth = auth
-        return session, session.get
+
+        def get(url: str, **given: Any) -> Any:
+            OAuth2.token_cache = cache  # one for the whole process, and there are more logins than one
+            return session.get(url, **given)
+
+        return session, get
 
 
 class GlobusSdk(Way):

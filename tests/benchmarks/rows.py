@@ -170,11 +170,22 @@ def more_memory(way: Way, times: int) -> float:
     return median(ours - plain for ours, plain in found)
 
 
+def in_instructions(what: str, name: str, counted: list[int] | None, target: float | None) -> Figure:
+    """The first of them to the second."""
+    if counted is None:
+        return Figure(name, what, math.nan, target, note="valgrind is not installed")
+    ours, plain = counted
+    return Figure(name, what, ours / plain, target, note=f"{ours / 1e6:.2f} to {plain / 1e6:.2f} million")
+
+
 @row
 def _import(bench: Bench) -> Iterator[Figure]:
     """`import loginonce` to `import requests`, whole process: CPU, memory."""
     found = importing(LOGINONCE, bench.times(24, 6))
     yield Figure("import", "import, CPU of the whole process", found.cpu, 1.05, note=str(found))
+    if not bench.short:
+        counted = instructions(*([PYTHON, "-c", one.importing] for one in (LOGINONCE, PLAIN)))
+        yield in_instructions("import, instructions of the whole process", "import", counted, None)
     yield Figure("import", "import, memory beyond requests", more_memory(LOGINONCE, bench.times(5, 2)), 2.0, "MB")
 
 
@@ -182,21 +193,18 @@ def _import(bench: Bench) -> Iterator[Figure]:
 def request(bench: Bench) -> Iterator[Figure]:
     """One request with a valid token over a transport that does nothing, to one with a static header."""
     found = told(clients("null", bench.folder(), LOGINONCE.name, str(bench.times(40, 10))))
+    yield Figure("request", "one request, CPU", found.cpu, 0.90, note=str(found))
     few, many = 20, 120
     counted = instructions(
         *(
             clients("requests", bench.folder(), name, str(count))
             for name in (LOGINONCE.name, PLAIN.name)
-            for count in (few, many)
+            for count in (many, few)
         )
     )
-    yield Figure("request", "one request, CPU", found.cpu, 0.90, note=str(found))
-    if counted is None:
-        yield Figure("request", "one request, instructions", math.nan, 0.90, note="valgrind is not installed")
-    else:
-        ours, plain = ((counted[at + 1] - counted[at]) / (many - few) for at in (0, 2))
-        note = f"{ours / 1e3:.0f} to {plain / 1e3:.0f} thousand"
-        yield Figure("request", "one request, instructions", ours / plain, 0.90, note=note)
+    if counted is not None:
+        counted = [(counted[at] - counted[at + 1]) // (many - few) for at in (0, 2)]
+    yield in_instructions("one request, instructions", "request", counted, 0.90)
 
 
 @row
