@@ -242,7 +242,9 @@ def test_the_chart_is_drawn_from_the_results(tmp_path: Path) -> None:
     }
     assert figures.draw(told, tmp_path / "chart.svg")
     assert "<svg" in (tmp_path / "chart.svg").read_text()
-    assert not figures.draw({"growth": [], "standings": []}, tmp_path / "none.svg")
+    for missing in ("growth", "standings"):
+        assert not figures.draw({**told, missing: []}, tmp_path / "none.svg")
+    assert not (tmp_path / "none.svg").exists()
 
 
 def test_one_command_lists_every_row() -> None:
