@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from crowd import Crowd
-from places import PLACES, Kind, Place
+from places import PLACES, Kind, Place, marked
 from points import Meeting
 from trials import KILLS, Sent, begin, trial
 from ways import COLUMNS, FORGIVING, IN_FILES, REUSE, STRICT, Column, Moments, Way, ways
@@ -63,7 +63,7 @@ class FakeStage:
             case "logged out":
                 provider.faults.add(Fault.delay(0.2))
             case "waited":
-                provider.faults.add(Fault.delay(0.3))
+                provider.faults.add(Fault.delay(0.8))  # long enough for the other one to come, however busy it is here
                 holder()
                 self._until(lambda: provider.stats.refreshes)
 
@@ -102,10 +102,6 @@ WHOLLY = [PLACES["file"], PLACES["Redis"], PLACES["PostgreSQL"]]
 """Where every point is tried.  In each of the others those at which something changes, and a third of the rest."""
 
 
-def mark(kind: Kind) -> pytest.MarkDecorator:
-    return pytest.mark.real if kind.server else pytest.mark.slow
-
-
 @pytest.fixture
 def stage(place: Place, fake_provider: FakeProvider, loginonce_home: Path, age: Age, until: Until) -> FakeStage:
     """The login of this process, in that place."""
@@ -118,11 +114,12 @@ def stage(place: Place, fake_provider: FakeProvider, loginonce_home: Path, age: 
 @pytest.fixture
 def crowd(place: Place, way: Way, column: Column, gather: Gather) -> Crowd:
     """Who shares it."""
-    kind = place.kind
-    brisk = {} if way.name == "waited" else kind.brisk  # nobody ends there who holds the lock
-    # A marker is waited for until its send has certainly ended, where the lock is a lease.
-    policy = {**column.policy, "send_timeout": 1.0} if kind.lease else column.policy
-    return gather(store=place.address, policy=policy, constants=brisk, environment=kind.environment)
+    kind, policy, constants = place.kind, column.policy, {}
+    if way.name != "waited":  # there nobody ends who holds the lock
+        constants = kind.brisk
+        # A marker is waited for until its send has certainly ended, where the lock is a lease.
+        policy = {**policy, "send_timeout": 1.0} if kind.lease else policy
+    return gather(store=place.address, policy=policy, constants=constants, environment=kind.environment)
 
 
 def test_the_table_has_every_action_and_every_phase_of_the_machine() -> None:
@@ -135,7 +132,7 @@ def test_the_table_has_every_action_and_every_phase_of_the_machine() -> None:
 @pytest.mark.parametrize(
     ("place", "way"),
     [
-        pytest.param(kind, way, id=f"{kind}-{way}", marks=() if kind.name == "file" else mark(kind))
+        pytest.param(kind, way, id=f"{kind}-{way}", marks=() if kind.name == "file" else marked(kind))
         for kind in TABLE
         for way in TABLE[kind]
     ],
@@ -178,7 +175,7 @@ def quick(kind: Kind, way: Way, sign: signal.Signals, column: Column) -> bool:
         pytest.param(
             kind, way, point, sign, column,
             id=f"{kind}-{way}-{point}-{sign.name}-{column.name}",
-            marks=() if quick(kind, way, sign, column) else mark(kind),
+            marks=() if quick(kind, way, sign, column) else marked(kind),
         )
         for kind, way, point, sign, column in cells()
     ],

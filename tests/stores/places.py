@@ -17,7 +17,7 @@ from loginonce.config import open_store
 from loginonce.model import GrantKey
 from loginonce.stores.base import TokenStore
 
-__all__ = ["PLACES", "Kind", "Place", "a_mariadb", "a_postgresql", "a_redis", "a_valkey", "listed", "place"]
+__all__ = ["PLACES", "Kind", "Place", "a_mariadb", "a_postgresql", "a_redis", "a_valkey", "listed", "marked", "place"]
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,14 @@ PLACES = {
 }
 
 
-def listed(*names: str, marks: Any = ()) -> list[Any]:
-    """These kinds as parameters; those on a server are `real`."""
+def listed(*names: str, quick: tuple[str, ...] = ()) -> list[Any]:
+    """These kinds as parameters: those on a server are `real`, the others `slow` but for the quick ones."""
     kinds = [PLACES[name] for name in names or PLACES]
-    return [pytest.param(kind, id=kind.name, marks=[pytest.mark.real] if kind.server else marks) for kind in kinds]
+    return [pytest.param(kind, id=kind.name, marks=() if kind.name in quick else marked(kind)) for kind in kinds]
+
+
+def marked(kind: Kind) -> pytest.MarkDecorator:
+    return pytest.mark.real if kind.server else pytest.mark.slow
 
 
 @pytest.fixture(scope="session")
