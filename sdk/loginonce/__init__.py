@@ -19,6 +19,7 @@ from .errors import (
     LoginonceError,
     LoginRequired,
     ProtocolError,
+    SealError,
     StepUpRequired,
     StoreError,
     TransportError,
@@ -29,7 +30,9 @@ from .session import LoggedOut, Session
 from .source import LoginSource, TokenSource
 from .stores.base import TokenStore
 from .stores.file import FileStore
+from .stores.keyring import KeyringStore
 from .stores.memory import MemoryStore
+from .stores.sealed import SealedStore
 
 __all__ = [
     "Account",
@@ -42,6 +45,7 @@ __all__ = [
     "FileStore",
     "Grant",
     "InvalidGrant",
+    "KeyringStore",
     "LockTimeout",
     "LoggedOut",
     "LoginFailed",
@@ -51,6 +55,8 @@ __all__ = [
     "MemoryStore",
     "Policy",
     "ProtocolError",
+    "SealError",
+    "SealedStore",
     "Session",
     "StepUpRequired",
     "StoreError",

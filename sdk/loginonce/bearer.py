@@ -19,9 +19,10 @@ from requests.auth import AuthBase
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import rewind_body
 
+from .address import origin, secure
+from .challenge import bearer_challenge
 from .model import Secret, TokenSet
 from .source import TokenSource
-from .wire import bearer_challenge, origin, secure
 
 __all__ = ["BearerAuth", "answer_401", "forget", "put_on", "take_off"]
 

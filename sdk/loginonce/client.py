@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from . import idtoken, wire
+from . import idtoken, metadata, wire
+from .address import secure
 from .errors import ConfigurationError, ErrorResponse, LoginonceError, ProtocolError, TransportError
 from .model import AuthorizationServer, Client, Grant, Secret
 from .stores.file import read_private, write_private
@@ -68,7 +69,7 @@ class Provider:
         if self._server is None:
             documents = (not self._doubted and self._kept(self._discovery.max_age)) or self._asked_or_kept(budget)
             self._doubted = False
-            self._server = wire.read_metadata(self._discovery.issuer, documents, self._discovery.overrides)
+            self._server = metadata.read_metadata(self._discovery.issuer, documents, self._discovery.overrides)
         return self._server
 
     def forget_server(self) -> None:
@@ -100,14 +101,14 @@ class Provider:
             if found is None or not 0 <= time.time() - found[1].st_mtime < max_age:
                 return []
             documents = json.loads(found[0])
-            wire.read_metadata(self._discovery.issuer, documents, {})
+            metadata.read_metadata(self._discovery.issuer, documents, {})
         except (OSError, ValueError, TypeError, AttributeError, RecursionError, LoginonceError):
             return []
         return list(documents)
 
     def _asked(self, budget: float) -> list[dict[str, Any]]:
         issuer = self._discovery.issuer
-        if not wire.secure(issuer):
+        if not secure(issuer):
             raise ConfigurationError(
                 f"{issuer!r} cannot be an issuer: it has to be an https address (or http on this machine), and "
                 "a profile of that name does not exist"
@@ -115,7 +116,7 @@ class Provider:
         documents: list[dict[str, Any]] = []
         unreachable: TransportError | None = None
         whole, oddity = True, ""
-        for url in wire.metadata_urls(issuer):
+        for url in metadata.metadata_urls(issuer):
             try:
                 answer = self._transport.get(url, budget=budget / 2)  # there are two of them
             except TransportError as error:
@@ -133,9 +134,9 @@ class Provider:
                     oddity = f"{url} answered with something else than a JSON object"
             elif 300 <= answer.status < 400:
                 to = answer.headers.get("location", "")
-                oddity = f"{url} redirects to {to[:200] if wire.secure(to) else '?'}: use that as the issuer"
+                oddity = f"{url} redirects to {to[:200] if secure(to) else '?'}: use that as the issuer"
         if documents:
-            wire.read_metadata(issuer, documents, self._discovery.overrides)
+            metadata.read_metadata(issuer, documents, self._discovery.overrides)
             if whole and unreachable is None:  # else half of it would pass for the whole for a day
                 self._keep(documents)
         elif not self._discovery.overrides.get("token_endpoint"):
@@ -179,6 +180,7 @@ class Provider:
 
     def refresh(self, grant: Grant, *, resource: str, for_scope: str, budget: float) -> wire.Reply:
         """Spend this record's refresh token, or ask as the service that we are.  Once; never raises."""
+        until = time.monotonic() + budget
         if (unprepared := self.prepare()) is not None:
             return unprepared
         if grant.renewal == "client_credentials":
@@ -189,7 +191,10 @@ class Provider:
             )
         try:
             headers, form = wire.authenticate(self.client, self.server, form)
-            answer = self._transport.post(self.server.token_endpoint, form, headers, budget=budget)
+            if (left := until - time.monotonic()) <= 0:
+                # A process that was stopped up to here may be taken for dead by now (HAZARDS 12).
+                return wire.Unsent("its time was over before it was sent")
+            answer = self._transport.post(self.server.token_endpoint, form, headers, budget=left)
         except NeverSent as error:
             self.forget_server()  # its end point may have moved
             return wire.Unsent(str(error))

@@ -18,12 +18,14 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import unquote
 
+from .address import secure
 from .errors import ConfigurationError
 from .home import config_file, state_folder
 from .model import Secret
@@ -32,7 +34,8 @@ from .stores.base import TokenStore
 from .stores.file import FileStore
 from .stores.locks import LockKind
 from .stores.memory import MemoryStore
-from .wire import Members, secure
+from .stores.remote import Address, completed, public
+from .wire import Members
 
 __all__ = [
     "GrantType",
@@ -42,7 +45,9 @@ __all__ = [
     "open_store",
     "profile_name",
     "profiles",
+    "set_store",
     "settings",
+    "split_seal",
 ]
 
 log = logging.getLogger("loginonce")
@@ -81,7 +86,7 @@ class Settings:
         for name in _OPTIONS:
             value = getattr(self, name)
             if value and value != _DEFAULTS.get(name):
-                words += [f"--{name.replace('_', '-')}", value]
+                words += [f"--{name.replace('_', '-')}", public(value) if name == "store" else value]
         return shlex.join(words)
 
 
@@ -146,6 +151,8 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         )
     if secret := members.get("client_secret"):
         members["client_secret"] = Secret(secret)
+    if store := members.get("store"):
+        members["store"] = Address(store)
     if members.get("grant") == "client_credentials":
         members.setdefault("scope", "")  # a service is nobody, so it does not ask who it is
     if not isinstance(members.get("server", {}), Mapping):
@@ -267,12 +274,79 @@ def add_profile(made: Settings) -> Path:
     return path
 
 
+def set_store(profile: str, address: str) -> Path:
+    """Have that profile keep its login at that address from now on; all else in the file stays as it is.
+
+    Raises `ConfigurationError` where that cannot be done for certain; nothing is changed then.
+    """
+    path = Path(os.path.realpath(config_file()))  # it may be a link into somebody's dot-files, and stays one
+    by_hand = f"write store = {_toml(address)} under [profiles.{profile}] in {path}"
+    try:
+        with _alone(path):
+            text = path.read_bytes().decode("utf-8")
+            wanted = _parsed(text, path)
+            if profile not in wanted:
+                raise ConfigurationError(f"there is no profile {profile!r} in {path}")
+            address = public(address)  # a password has its place elsewhere, as for any other profile
+            wanted[profile]["store"] = address
+            changed = _with_store(text, profile, address)
+            # It was edited as text, to keep comments and order; whether that went well is for the parser to say.
+            if not _means(changed, wanted, path):
+                raise ConfigurationError(
+                    f"the profile {profile!r} is written in a way that is not edited here: {by_hand}"
+                )
+            beside = f"{path}.{os.getpid()}"
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+            try:
+                with open(descriptor, "w", encoding="utf-8", newline="") as file:
+                    file.write(changed)
+                    file.flush()
+                    os.fsync(descriptor)
+                os.chmod(beside, stat.S_IMODE(path.stat().st_mode))
+                os.replace(beside, path)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(beside)
+                raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the profile {profile!r} cannot be changed ({error}): {by_hand}") from None
+    return path
+
+
+def _means(text: str, wanted: dict[str, dict[str, Any]], path: Path) -> bool:
+    with suppress(ConfigurationError):
+        return _parsed(text, path) == wanted
+    return False
+
+
+def _with_store(text: str, profile: str, address: str) -> str:
+    """The file's text with that store in the profile's table, where it has one of its own."""
+    lines = text.splitlines(keepends=True)
+    header = re.compile(rf"\s*\[\s*profiles\s*\.\s*[\"']?{re.escape(profile)}[\"']?\s*\]")
+    begin = next((number for number, line in enumerate(lines) if header.match(line)), None)
+    if begin is None:
+        return text
+    end = next((n for n in range(begin + 1, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
+    there = next((n for n in range(begin + 1, end) if re.match(r"\s*store\s*=", lines[n])), None)
+    line_end = "\r\n" if lines[begin].endswith("\r\n") else "\n"
+    if there is not None:
+        lines[there] = f"store = {_toml(address)}{line_end}"
+    else:
+        lines[begin] = f"{lines[begin].rstrip()}{line_end}"
+        lines.insert(begin + 1, f"store = {_toml(address)}{line_end}")
+    return "".join(lines)
+
+
 def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
     present = _checked({**there, "profile": made.profile}, where=f"the profile {made.profile!r} in {path}")
-    if replace(present, client_secret=None) != replace(made, client_secret=None):
+    if _without_secrets(present) != _without_secrets(made):
         raise ConfigurationError(
             f"there is another profile {made.profile!r} already: edit it in {path}, or choose another name"
         )
+
+
+def _without_secrets(made: Settings) -> Settings:
+    return replace(made, client_secret=None, store=public(made.store))
 
 
 @contextmanager
@@ -300,6 +374,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _table(made: Settings) -> str:
     members: dict[str, Any] = {name: getattr(made, name) for name in _TEXTS if name != "client_secret"}
     standard = Policy()
+    members["store"] = public(made.store)
     members["server"] = dict(made.server)
     members["policy"] = {
         item.name: value
@@ -329,28 +404,107 @@ def _toml(value: object) -> str:
 # ── stores ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def open_store(where: str) -> TokenStore:
+    """The store at an address: "" (the usual folder), or one of the schemes in `_STORES`, such as `file:/path`.
+
+    Every address may end in `seal=keyring`, `seal=env` or `seal=file:/path`, as one of the settings behind its
+    question mark: then the secrets are sealed with a key from there (see `stores.sealed`).  An address without its
+    password gets that which `LOGINONCE_STORE` has for the same one.  Raises `ConfigurationError` for any other, and
+    where an extra is not installed.
+    """
+    address, keys = split_seal(completed(where))
+    scheme, separator, _ = address.partition(":")
+    opened = _STORES.get(scheme.partition("+")[0]) if separator or not address else None
+    if opened is None:
+        known = ", ".join(f"{name}:…" for name in _STORES if name)
+        raise ConfigurationError(f"{scheme + separator}… is not a store that is known here: there are {known}")
+    store = opened(address)
+    if keys is None:
+        return store
+    # Imported here, as below: what is not named costs nothing.
+    from .stores.sealed import SealedStore
+
+    return SealedStore(store, keys)
+
+
+def split_seal(where: str) -> tuple[str, str | None]:
+    """The address without its setting `seal`, and that setting."""
+    address, mark, query = where.partition("?")
+    given = query.split("&") if mark else []
+    seals = [setting for setting in given if setting.startswith("seal=")]
+    if len(seals) > 1:
+        raise ConfigurationError("a store is sealed with keys from one place, and its address names several")
+    others = "&".join(setting for setting in given if setting not in seals)
+    return address + (f"?{others}" if others else ""), unquote(seals[0].removeprefix("seal=")) if seals else None
+
+
 _LOCKS: dict[str, LockKind] = {"": "flock", "lock=flock": "flock", "lock=strict": "strict"}
 
 
-def open_store(where: str) -> TokenStore:
-    """The store at an address: "" (the usual folder), `file:/path`, `file:/path?lock=strict`, `memory:`.
+def _file_store(address: str) -> TokenStore:
+    path, _, setting = address.removeprefix("file:").removeprefix("//").partition("?")
+    if not path:
+        raise ConfigurationError("file: names no folder: name the whole path, such as file:/srv/logins")
+    if setting not in _LOCKS:
+        raise ConfigurationError(f"?{setting} in {address} means nothing here: there are {', '.join(_LOCKS)[2:]}")
+    folder = Path(path).expanduser()
+    if not folder.is_absolute():
+        raise ConfigurationError(
+            f"{address} means another folder wherever a program is started: name the whole path, such as "
+            f"file:{folder.absolute()}"
+        )
+    return FileStore(folder, lock=_LOCKS[setting])
 
-    Raises `ConfigurationError` for any other.
-    """
-    scheme, separator, rest = where.partition(":")
-    if not where:
-        return FileStore(state_folder() / "logins")
-    if scheme == "file" and rest:
-        path, _, setting = rest.removeprefix("//").partition("?")
-        if setting not in _LOCKS:
-            raise ConfigurationError(f"?{setting} in {where} means nothing here: there are {', '.join(_LOCKS)[2:]}")
-        folder = Path(path).expanduser()
-        if not folder.is_absolute():
-            raise ConfigurationError(
-                f"{where} means another folder wherever a program is started: name the whole path, such as "
-                f"file:{folder.absolute()}"
-            )
-        return FileStore(folder, lock=_LOCKS[setting])
-    if where == "memory:":
-        return MemoryStore()
-    raise ConfigurationError(f"{scheme + separator}… is not a store that is known here: use file:/folder or memory:")
+
+def _keyring_store(address: str) -> TokenStore:
+    from .stores.keyring import KeyringStore
+
+    if address != "keyring:":
+        raise ConfigurationError("there is one keyring, and its address is keyring:")
+    return KeyringStore()
+
+
+@contextmanager
+def _needs(package: str, extra: str) -> Iterator[None]:
+    """Within, a module is imported that needs a package of an extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ConfigurationError(
+            f"this store needs the package {package}.  Run: pip install 'loginonce[{extra}]'"
+        ) from None
+
+
+def _redis_store(address: str) -> TokenStore:
+    with _needs("redis", "redis"):
+        from .stores.redis import RedisStore
+    return RedisStore(address)
+
+
+def _sql_store(address: str) -> TokenStore:
+    with _needs("sqlalchemy", "sql"):
+        from .stores.sql import SQLStore
+    return SQLStore(address)
+
+
+def _memory_store(address: str) -> TokenStore:
+    if address != "memory:":
+        raise ConfigurationError("the memory has no parts, and its address is memory:")
+    return MemoryStore()
+
+
+_STORES: dict[str, Callable[[str], TokenStore]] = {
+    "": lambda _: FileStore(state_folder() / "logins"),
+    "file": _file_store,
+    "keyring": _keyring_store,
+    "memory": _memory_store,
+    "redis": _redis_store,
+    "rediss": _redis_store,
+    "postgresql": _sql_store,
+    "mariadb": _sql_store,
+    "mysql": _sql_store,
+    "sqlite": _sql_store,
+}
+"""What opens an address, by its scheme up to a +."""

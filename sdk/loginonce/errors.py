@@ -11,7 +11,8 @@
      ├── StepUpRequired                    the API wants a stronger or fresher sign-in
      └── StoreError                        the place where logins are kept cannot be used
           ├── LockTimeout (TimeoutError)   another process held the lock for longer than allowed
-          └── CorruptStore                 a record was damaged; it has been set aside
+          ├── CorruptStore                 a record was damaged; it has been set aside
+          └── SealError                    a login is sealed: bring the key; nothing has been touched
 
 A message says what happened, to which login, and what to do next.  None of them ever holds a secret.
 """
@@ -30,15 +31,16 @@ __all__ = [
     "LoginRequired",
     "LoginonceError",
     "ProtocolError",
+    "SealError",
     "StepUpRequired",
     "StoreError",
     "TransportError",
 ]
 
-Reason = Literal["none", "expired", "ended", "logged_out", "lost", "scope", "account"]
+Reason = Literal["none", "expired", "ended", "logged_out", "moved", "lost", "scope", "account"]
 """Why a sign-in is needed: there never was one, it ran out, the provider ended it, somebody logged out here,
-a refresh token may have been spent without an answer, the session asks for more scope than was granted, or
-the provider began to answer for somebody else."""
+somebody moved it to another store, a refresh token may have been spent without an answer, the session asks for
+more scope than was granted, or the provider began to answer for somebody else."""
 
 Outcome = Literal["denied", "timed_out", "cancelled", "no_human", "rejected"]
 """How a begun sign-in ended: the person or the provider said no, nobody answered in time, it was cancelled,
@@ -145,3 +147,10 @@ class LockTimeout(StoreError, TimeoutError):
 
 class CorruptStore(StoreError):
     """A record was damaged.  It has been set aside under another name, not deleted."""
+
+
+class SealError(StoreError):
+    """The secrets of a login are sealed, or kept apart, and the key that opens them is not here.
+
+    The login is as it was: nothing was set aside, overwritten or signed in anew.
+    """

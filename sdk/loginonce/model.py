@@ -152,6 +152,8 @@ class Grant:
     every other step between (a send, its failure), so that no two states of a record share one order.
     `scope` is what the login asked for or was given, whichever is more: a provider that leaves
     `offline_access` out of its answer has not refused it.  `claims` are those of the ID token or userinfo.
+    `sealed` stands for the refresh token, the tokens and the claims where they are kept apart (see
+    `stores.apart`); such a record tells how the login stands, and nothing can be done with it.
     """
 
     key: GrantKey
@@ -169,6 +171,7 @@ class Grant:
     subject: str = ""
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
     store: str = ""
+    sealed: str = field(default="", repr=False)
 
     @property
     def order(self) -> Order:

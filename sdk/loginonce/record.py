@@ -3,6 +3,9 @@
 One header line (`loginonce <schema> <sha256 of the rest>`) and one line of JSON.  The header says which
 version wrote the record before anything of it is interpreted, and tells a torn or garbled record from a whole
 one (HAZARDS 19).  Unknown members of a known schema are ignored, so that a newer minor version may add some.
+
+A record whose secrets are kept apart (`take_apart`) has a schema of its own: a version that knows nothing of that
+must not take it for a login without tokens.
 """
 
 from __future__ import annotations
@@ -11,22 +14,23 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any, get_args
 
 from .errors import CorruptStore, StoreError
 from .model import Failure, Grant, GrantKey, Marker, Renewal, Secret, State, TokenSet
 
-__all__ = ["SCHEMA", "decode", "encode"]
+__all__ = ["SCHEMA", "SCHEMA_APART", "binding", "decode", "encode", "put_together", "take_apart"]
 
-SCHEMA = 1
+SCHEMA, SCHEMA_APART = 1, 2
 
 _HEADER = re.compile(rb"loginonce ([1-9][0-9]{0,5}) ([0-9a-f]{64})")
 
 
 def encode(grant: Grant) -> bytes:
     """The record as bytes.  It holds the secrets in the clear: a store keeps it where only its owner reads."""
-    body = json.dumps(_as_json(grant), separators=(",", ":"), sort_keys=True).encode()
-    return b"loginonce %d %s\n%s\n" % (SCHEMA, _checksum(body), body)
+    body = _dumped(_as_json(grant))
+    return b"loginonce %d %s\n%s\n" % (SCHEMA_APART if grant.sealed else SCHEMA, _checksum(body), body)
 
 
 def decode(data: bytes) -> Grant:
@@ -39,19 +43,60 @@ def decode(data: bytes) -> Grant:
     found = _HEADER.fullmatch(header)
     if found is None:
         raise CorruptStore("it does not begin like a login record")
-    if int(found[1]) > SCHEMA:
+    if int(found[1]) > SCHEMA_APART:
         raise StoreError(
-            f"it was written by a newer version (schema {int(found[1])}, this one reads up to {SCHEMA}); "
+            f"it was written by a newer version (schema {int(found[1])}, this one reads up to {SCHEMA_APART}); "
             "upgrade loginonce here"
         )
     body = rest.removesuffix(b"\n")
     if body == rest or _checksum(body) != found[2]:
         raise CorruptStore("its checksum does not match: it was cut short or altered")
     try:
-        return _from_json(json.loads(body))
+        grant = _from_json(json.loads(body))
+        if (int(found[1]) == SCHEMA_APART) == bool(grant.sealed):
+            return grant
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        # `from None`: the decoder's own message, and the frames behind it, quote the content.
-        raise CorruptStore("its content is not that of a login record") from None
+        pass
+    # Out here: the decoder's own message, and the frames behind it, quote the content.
+    raise CorruptStore("its content is not that of a login record")
+
+
+# ── secrets apart from the rest ──────────────────────────────────────────────────────────────────────────
+
+_SECRETS = ("refresh_token", "tokens", "claims")
+
+
+def take_apart(grant: Grant) -> tuple[Grant, bytes]:
+    """What anybody may read, by which stores compare and order records; and the secrets, as bytes (b"": none)."""
+    stored = _as_json(grant)
+    secrets = {name: stored[name] for name in _SECRETS if stored[name]}
+    return replace(grant, refresh_token=None, tokens=(), claims={}), _dumped(secrets) if secrets else b""
+
+
+def put_together(readable: Grant, secrets: bytes) -> Grant:
+    """The grant that was taken apart.  Raises `StoreError` for secrets of a form that this version does not know."""
+    try:
+        stored = {"refresh_token": None, "tokens": [], "claims": {}, **json.loads(secrets)}
+        return _from_json({**_as_json(readable), **stored, "sealed": ""})
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        pass
+    # Out here, where no frame behind it quotes the content.
+    raise StoreError("its secrets were written by a newer version, it seems; upgrade loginonce here")
+
+
+def binding(readable: Grant) -> str:
+    """What ties secrets to the record that they were taken from: a digest of all that is readable of it.
+
+    The name of its store is left out, which the store gives it later.
+    """
+    return hashlib.sha256(_dumped(_as_json(replace(readable, store="", sealed="")))).hexdigest()
+
+
+# ── members ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _dumped(members: dict[str, Any]) -> bytes:
+    return json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
 
 
 def _checksum(body: bytes) -> bytes:
@@ -77,6 +122,7 @@ def _as_json(grant: Grant) -> dict[str, Any]:
         "subject": grant.subject,
         "claims": dict(grant.claims),
         "store": grant.store,
+        **({"sealed": grant.sealed} if grant.sealed else {}),
     }
 
 
@@ -107,6 +153,7 @@ def _from_json(stored: dict[str, Any]) -> Grant:
         subject=_text(stored, "subject"),
         claims=stored["claims"],
         store=_text(stored, "store"),
+        sealed=_text({"sealed": "", **stored}, "sealed"),
     )
 
 

@@ -171,6 +171,8 @@ def decide(
     `locked`: the lock is held, so that whoever left a marker is dead.  `refresh_expires_at` decides nothing:
     whether a refresh token has ended is asked of the provider, once, since its clock counts.
     """
+    if grant is not None and grant.sealed:
+        return Problem("store", detail="its secrets are sealed, and nobody here has the key")
     if grant is None:
         return Renew(None) if want.renewal == "client_credentials" else Problem("login", "none")
     token = grant.token_for(want.resource, want.for_scope)
@@ -192,6 +194,8 @@ def _obstacle(grant: Grant, want: Want, policy: Policy, now: float, *, patient: 
     """Why nothing may be spent now, if so.  `patient`: an access token is left, so nothing is risked."""
     failure = grant.failure
     if grant.state == "LOGGED_OUT":
+        if failure is not None and failure.kind == "moved":
+            return Problem("login", "moved", failure.detail)
         return Problem("login", "logged_out")
     if grant.state == "DEAD":
         why: dict[str, Reason] = {"subject": "account", "expired": "expired"}

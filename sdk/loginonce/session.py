@@ -21,17 +21,20 @@ import requests
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import get_auth_from_url
 
+from .address import origin, secure
 from .bearer import BearerAuth, answer_401, forget, put_on
 from .client import Discovery, Provider
 from .config import Settings, open_store, settings
-from .errors import ConfigurationError
+from .errors import ConfigurationError, LoginonceError, LoginRequired
 from .home import at_fork_in_child, state_folder
 from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Secret, TokenSet, scope_set
-from .refresh import Policy, Problem, grant_of_logout
+from .refresh import Policy, Problem, fresh_span, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
+from .stores.handed import HandedStore
+from .stores.remote import Address, completed
 from .transport import Route, Transport
-from .wire import Members, origin, secure
+from .wire import Members
 
 if TYPE_CHECKING:
     from .environment import Environment
@@ -83,6 +86,11 @@ class LoggedOut(NamedTuple):
 _ADDRESSED = "_loginonce_addressed"
 """Where an answer, and the next hop of a redirect, keep the origin that the caller addressed."""
 
+_HAND_OUT = (
+    "This program was handed an access token and no login: whoever handed it out has to hand out a new one, by "
+    ".access_only() on the session that is signed in."
+)
+
 _NOBODY = ""
 """Kept there where no origin may have the token."""
 
@@ -120,7 +128,9 @@ class Session(requests.Session):
         policy: Policy | None = None,
     ) -> None:
         super().__init__()
-        client_secret = Secret(client_secret) if client_secret else None  # also in a traceback through here
+        # Also in a traceback through here.
+        client_secret = Secret(client_secret) if client_secret else None
+        store = Address(store) if isinstance(store, str) else store
         made = settings(
             profile_or_issuer,
             client_id=client_id,
@@ -158,7 +168,9 @@ class Session(requests.Session):
             scope=scope_set(made.scope),
             resource=made.resource,
             renewal="client_credentials" if made.grant == "client_credentials" else "refresh_token",
-            hint=f"Call .login() on the session, or run in a terminal: {made.command}",
+            hint=_HAND_OUT
+            if isinstance(store, HandedStore)
+            else f"Call .login() on the session, or run in a terminal: {made.command}",
         )
         self._bearer = BearerAuth(self.source)
         self.auth = self._bearer
@@ -282,6 +294,8 @@ class Session(requests.Session):
         person has.  `presenter` shows the prompt (default: what fits the terminal or notebook).  Raises
         `LoginFailed`, and what the provider or the store have to say.
         """
+        if isinstance(self.source.store, HandedStore):
+            raise LoginRequired(f"nobody signs in to {self.source.key} here", reason="expired", hint=_HAND_OUT)
         # Imported here: a program that never signs in does not need it.
         from .environment import detect
         from .login.signin import SignIn
@@ -397,10 +411,33 @@ class Session(requests.Session):
 
     # ── other processes ──────────────────────────────────────────────────────────────────────────────────
 
+    def access_only(self) -> Session:
+        """A session with the present access token and nothing else, to be sent to a worker by a pickle.
+
+        For workers that must not hold a refresh token, or have no store to find one in.  It takes the access token
+        along in the clear, which nothing else here does; send it by a way that may carry one.  It signs requests
+        until the token ends, which is renewed first if it is near its end; then, and after a log-out at the provider,
+        it raises `LoginRequired`, and needs a successor from here.  It neither signs in nor out.  Raises what
+        `TokenSource.token` raises.
+        """
+        token = self.source.token()
+        if fresh_span(token, self.settings.policy)[1] <= time.time():
+            with suppress(LoginonceError):  # what is left of it is better than nothing
+                token = self.source.renew()
+        grant = self.source.grant()
+        assert grant is not None  # it has just brought a token
+        state = self._state()
+        state["settings"] = replace(self.settings, client_secret=None, profile="", store="")
+        state["_given_store"] = HandedStore(replace(grant, tokens=(token,)))
+        other = type(self).__new__(type(self))
+        other.__setstate__(state)
+        return other
+
     def __getstate__(self) -> dict[str, Any]:
         """The configuration, and what a `requests.Session` takes along; no token and no client secret.
 
-        The store is opened anew where the session arrives; the client secret is looked up there again.
+        The store is opened anew where the session arrives; the client secret is looked up there again, and so is
+        the password of a store on a server.
         """
         state = self._state()
         state["settings"] = replace(self.settings, client_secret=None)
@@ -429,12 +466,13 @@ class Session(requests.Session):
         made: Settings = state.pop("settings")
         store: TokenStore | None = state.pop("_given_store")
         origins: frozenset[str] = state.pop("_origins")
-        if made.client_secret is None:
+        if not isinstance(store, HandedStore) and (made.client_secret is None or "://" in made.store):
             # By the same rule as anywhere: a secret in the environment counts for the client that it names there.
             with suppress(ConfigurationError):  # a profile that is not known here: the rest has come along
                 here = settings(made.profile or made.issuer, **({} if made.profile else {"client_id": made.client_id}))
                 if (here.issuer, here.client_id) == (made.issuer, made.client_id):
-                    made = replace(made, client_secret=here.client_secret)
+                    found = made.client_secret or here.client_secret
+                    made = replace(made, client_secret=found, store=completed(made.store, here.store))
         self.__dict__.update(state)
         self._build(made, store, origins)
         if "auth" in state:

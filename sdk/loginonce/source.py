@@ -33,6 +33,7 @@ from .errors import (
     LoginRequired,
     ProtocolError,
     Reason,
+    SealError,
     StoreError,
     TransportError,
 )
@@ -148,6 +149,7 @@ class LoginSource:
         unsaved = gate.unsaved
         try:
             snapshot = self.store.load(self.key)
+            self._refuse_sealed(snapshot.grant)
         except StoreError:
             if unsaved is None:
                 raise
@@ -193,6 +195,7 @@ class LoginSource:
                 previous = self.store.load(self.key).grant
             except CorruptStore as error:
                 log.warning("%s", error)
+            self._refuse_sealed(previous)
             made = make(previous)
             try:
                 self.store.commit(made, expected=previous.order if previous else None)
@@ -205,6 +208,14 @@ class LoginSource:
             return previous, made
         raise StoreError(f"the login for {self.key} is being changed by others all the time")
 
+    def _refuse_sealed(self, grant: Grant | None) -> None:
+        """A store that sealed a login also opens it; what comes sealed was opened as if it were another one."""
+        if grant is not None and grant.sealed:
+            raise SealError(
+                f"the login for {self.key} is sealed, or its tokens are kept elsewhere, and it was opened as if they "
+                f"were in {self.store.location(self.key)}.  Open it as it was saved, with store='…?seal=…' or the like"
+            )
+
     # ── errors for people ────────────────────────────────────────────────────────────────────────────────
 
     def error(self, problem: Problem, cause: StoreError | None = None) -> Exception:
@@ -212,7 +223,8 @@ class LoginSource:
         match problem.kind:
             case "login":
                 text = _WHY[problem.reason].format(key=self.key, detail=problem.detail or "it did not say why")
-                return LoginRequired(text, reason=problem.reason, hint=self.hint)
+                hint = f"Use it there: store={problem.detail!r}" if problem.reason == "moved" else self.hint
+                return LoginRequired(text, reason=problem.reason, hint=hint)
             case "later":
                 seconds = max(0.0, problem.retry_after or 0.0)
                 return TransportError(
@@ -241,6 +253,7 @@ _WHY: dict[Reason, str] = {
     "expired": "the login for {key} has run out, and it cannot renew itself",
     "ended": "the login for {key} was ended at the provider: {detail}",
     "logged_out": "somebody signed out of {key}",
+    "moved": "the login for {key} was moved to {detail}",
     "lost": "the login for {key} may have been used up without an answer arriving: {detail}",
     "scope": "the login for {key} does not cover what is asked for now: {detail}",
     "account": "the login for {key} was ended, because the provider began to answer for somebody else: {detail}",

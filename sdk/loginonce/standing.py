@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from .config import open_store, profiles
-from .errors import ConfigurationError, LoginonceError
+from .errors import ConfigurationError, LoginonceError, SealError
 from .model import Account, Failure, Grant, scope_set
 from .refresh import Problem, Use, Want, decide
 from .session import Session
@@ -95,7 +95,10 @@ class Standing:
 def standing_of(profile: str | None, now: float) -> Standing:
     """How the login stands that this profile, or the environment, means.  Raises `LoginonceError`."""
     session = Session(profile)
-    return judge(session, session.source.grant(), now)
+    try:
+        return judge(session, session.source.grant(), now)
+    except SealError as error:
+        return _sealed(session, judge(session, _as_listed(session), now), error)
 
 
 def judge(session: Session, grant: Grant | None, now: float, *, locked: bool = False) -> Standing:
@@ -142,7 +145,22 @@ def all_standings(now: float) -> Iterator[Standing]:
             shown.add(store.location(key))
             session = Session(key.issuer, client_id=key.client_id, account=key.account, store=store)
             resource = grant.tokens[0].resource if grant.tokens else ""
-            yield _standing(session, Want(key, resource=resource), session.source.grant(), now)
+            try:
+                yield _standing(session, Want(key, resource=resource), session.source.grant(), now)
+            except SealError as error:
+                yield _sealed(session, _standing(session, Want(key), grant, now), error)
+
+
+def _as_listed(session: Session) -> Grant | None:
+    """What can be read of a login without the key that opens it."""
+    key = session.source.key
+    return next((grant for grant in session.source.store.grants() if grant.key == key), None)
+
+
+def _sealed(session: Session, standing: Standing, error: SealError) -> Standing:
+    """Whose login it is, and that no more can be told."""
+    profile = session.settings.profile or None
+    return replace(standing, profile=profile, state="error", problem=str(error), renews=False, has_token=False)
 
 
 def _standing(session: Session, want: Want, grant: Grant | None, now: float, *, locked: bool = False) -> Standing:
@@ -173,7 +191,7 @@ def _standing(session: Session, want: Want, grant: Grant | None, now: float, *, 
     problem = str(source.error(verdict).args[0])
     if verdict.kind == "later":
         return replace(standing, state="retry_later", problem=problem)
-    if verdict.kind == "misconfigured":
+    if verdict.kind in ("misconfigured", "store"):
         return replace(standing, state="error", problem=problem)
     return replace(standing, state="login_required", reason=verdict.reason, problem=problem, renews=False)
 

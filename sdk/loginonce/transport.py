@@ -29,8 +29,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
 
+from .address import on_this_machine, secure
 from .errors import ConfigurationError, TransportError
-from .wire import Answer, Form, on_this_machine, secure
+from .wire import Answer, Form
 
 __all__ = ["LARGEST_ANSWER", "AnswerLost", "NeverSent", "Route", "Transport"]
 

@@ -8,16 +8,16 @@ ends a login and a broken gateway must not.
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, quote_plus, urlsplit
 
+from .address import web_address
 from .errors import ConfigurationError, ErrorResponse, InvalidGrant, ProtocolError
 from .model import AuthorizationServer, Client, Secret, TokenSet
 
@@ -26,7 +26,6 @@ __all__ = [
     "LONGEST_RETRY_AFTER",
     "Answer",
     "Busy",
-    "Challenge",
     "DeviceAuthorization",
     "Form",
     "Granted",
@@ -38,19 +37,13 @@ __all__ = [
     "TokenAnswer",
     "Unsent",
     "authenticate",
-    "bearer_challenge",
     "error_response",
+    "for_people",
     "judge_device_authorization",
     "judge_redirect",
     "judge_refresh",
     "judge_token",
-    "metadata_urls",
-    "on_this_machine",
-    "origin",
-    "parse_challenges",
-    "read_metadata",
     "require_state",
-    "secure",
     "token_form",
 ]
 
@@ -298,13 +291,13 @@ def _error_members(content: Mapping[str, Any]) -> _Said | None:
     if not isinstance(error, str) or not error:
         return None
     return _Said(
-        _for_people(error, 80),
-        _for_people(content.get("error_description"), 300),
-        _for_people(content.get("error_uri"), 300),
+        for_people(error, 80),
+        for_people(content.get("error_description"), 300),
+        for_people(content.get("error_uri"), 300),
     )
 
 
-def _for_people(value: object, length: int) -> str:
+def for_people(value: object, length: int) -> str:
     """A string of the server's, cut short and without anything that could draw on a terminal."""
     return "".join(c for c in value if c.isprintable())[:length] if isinstance(value, str) else ""
 
@@ -352,7 +345,7 @@ def _token_type(value: object) -> str:
     # is used: the rotation has happened by now (HAZARDS 35).
     if not isinstance(value, str) or value.lower() in ("", "bearer"):
         return "Bearer"
-    return _for_people(value, 40)
+    return for_people(value, 40)
 
 
 def _seconds(value: object) -> float | None:
@@ -422,7 +415,7 @@ def judge_redirect(url: str, *, state: str, server: AuthorizationServer, redirec
     if iss is None and server.authorization_response_iss_parameter_supported:
         raise ProtocolError(f"{server.issuer} promises to name itself in its answer, and this answer does not")
     if iss is not None and iss != server.issuer:
-        raise ProtocolError(f"the answer came from {_for_people(iss, 200)!r}, not from {server.issuer}")
+        raise ProtocolError(f"the answer came from {for_people(iss, 200)!r}, not from {server.issuer}")
     if said := _error_members(parameters):
         raise ErrorResponse(
             f"the provider did not sign in: {_describe(0, said)}",
@@ -474,175 +467,13 @@ def judge_device_authorization(answer: Answer) -> DeviceAuthorization:
         raise ProtocolError("the device answer lacks device_code, user_code or verification_uri (RFC 8628 §3.2)")
     complete = content.get("verification_uri_complete")
     for address in (uri, complete):
-        if isinstance(address, str) and not _web_address(address):
-            raise ProtocolError(f"the verification address {_for_people(address, 100)!r} is not a web address")
+        if isinstance(address, str) and not web_address(address):
+            raise ProtocolError(f"the verification address {for_people(address, 100)!r} is not a web address")
     return DeviceAuthorization(
         device_code=device_code,
-        user_code=_for_people(user_code, 100),
-        verification_uri=_for_people(uri, 2000),
-        verification_uri_complete=_for_people(complete, 2000),
+        user_code=for_people(user_code, 100),
+        verification_uri=for_people(uri, 2000),
+        verification_uri_complete=for_people(complete, 2000),
         expires_in=_seconds(content.get("expires_in")) or 600.0,
         interval=_seconds(content.get("interval")) or 5.0,
     )
-
-
-# ── an API's challenge ───────────────────────────────────────────────────────────────────────────────────
-
-
-class Challenge(NamedTuple):
-    """One challenge of a WWW-Authenticate header (RFC 9110 §11.6.1); scheme and names in lower case."""
-
-    scheme: str
-    parameters: Mapping[str, str]
-
-
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_PARAMETER = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
-_SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+|(?=,|$))")
-_TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*[ \t]*(?=,|$)")
-_BETWEEN = re.compile(r"[ \t]*,[ \t,]*|[ \t]+")
-
-
-def parse_challenges(header: str) -> list[Challenge]:
-    """All challenges in a WWW-Authenticate value, several of which may stand in one header.
-
-    What cannot be read ends the reading; nothing is raised, since an API's header is not ours to judge.
-    """
-    challenges: list[Challenge] = []
-    parameters: dict[str, str] = {}
-    at = 0
-    while at < len(header):
-        if between := _BETWEEN.match(header, at):
-            at = between.end()
-        elif challenges and (found := _PARAMETER.match(header, at)):
-            name, quoted, plain = found.groups()
-            value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-            parameters.setdefault(name.lower(), value)
-            at = found.end()
-        elif found := _SCHEME.match(header, at):
-            parameters = {}
-            challenges.append(Challenge(found[1].lower(), parameters))
-            at = found.end()
-            if not _PARAMETER.match(header, at) and (token68 := _TOKEN68.match(header, at)):
-                at = token68.end()
-        else:
-            break
-    return challenges
-
-
-def bearer_challenge(header: str) -> Mapping[str, str] | None:
-    """The parameters of the first Bearer or DPoP challenge (RFC 6750 §3), or None."""
-    for challenge in parse_challenges(header):
-        if challenge.scheme in ("bearer", "dpop"):
-            return challenge.parameters
-    return None
-
-
-# ── what the provider says of itself ─────────────────────────────────────────────────────────────────────
-
-
-def metadata_urls(issuer: str) -> tuple[str, str]:
-    """Where the two documents are: OIDC Discovery §4, and RFC 8414 §3 (well-known part before the path)."""
-    from authlib.oauth2.rfc8414 import get_well_known_url
-
-    openid = issuer.rstrip("/") + "/.well-known/openid-configuration"
-    return openid, get_well_known_url(issuer.rstrip("/"), external=True)
-
-
-def read_metadata(
-    issuer: str, documents: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]
-) -> AuthorizationServer:
-    """The server as its documents describe it, the first that has a member deciding, overrides before all.
-
-    Raises `ProtocolError` where a document is another issuer's (RFC 8414 §3.3), `ConfigurationError` for an
-    override that is no member or an end point that is neither https nor loopback.
-    """
-    known = {field.name for field in fields(AuthorizationServer)}
-    if unknown := set(overrides) - (known - {"issuer"}):
-        raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such server metadata; RFC 8414 names are meant")
-    for document in documents:
-        named = document.get("issuer")
-        if not isinstance(named, str) or named.rstrip("/") != issuer.rstrip("/"):
-            raise ProtocolError(
-                f"the discovery document at {issuer} says that it is of {_for_people(named, 200)!r}: use that "
-                "as the issuer, if it is the provider you mean"
-            )
-    for name, value in overrides.items():
-        if _member(name, value) is None:
-            raise ConfigurationError(f"{name} = {value!r} is not what RFC 8414 has there")
-    members: dict[str, Any] = {"issuer": documents[0]["issuer"] if documents else issuer}
-    for source in (overrides, *documents):
-        for name in known & set(source):
-            if name not in members and (value := _member(name, source[name])) is not None:
-                members[name] = value
-    server = AuthorizationServer(**members)
-    for name in known:
-        value = getattr(server, name)
-        if isinstance(value, str) and value and name.endswith(("_endpoint", "_uri", "issuer")) and not secure(value):
-            raise ConfigurationError(
-                f"{name} of {issuer} is {value!r}: a provider is reached by https, or on this machine"
-            )
-    return server
-
-
-def _member(name: str, value: object) -> object:
-    """A metadata value in the type that it must have, or None."""
-    if name == "authorization_response_iss_parameter_supported":
-        return value is True
-    if name.endswith("_supported"):
-        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        return None
-    return value if isinstance(value, str) and value else None
-
-
-def _web_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return _one_word(url) and parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
-def secure(url: str) -> bool:
-    """Whether a secret may travel to that address: https, or this machine's loopback."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    encrypted = parts.scheme == "https" and bool(parts.hostname)
-    return _one_word(url) and (encrypted or (parts.scheme == "http" and _loopback(parts.hostname)))
-
-
-def _one_word(url: str) -> bool:
-    """Whether an address can be printed as one: `urlsplit` passes over what would move the cursor."""
-    return url.isprintable() and " " not in url
-
-
-def on_this_machine(url: str) -> bool:
-    """Whether an address is of this machine's loopback."""
-    try:
-        return _loopback(urlsplit(url).hostname)
-    except ValueError:
-        return False
-
-
-def _loopback(host: str | None) -> bool:
-    if host is None:
-        return False
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def origin(url: str) -> str:
-    """Scheme, host and port (RFC 6454 §4), as one comparable text; "" for what is not an address."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
-    except ValueError:
-        return ""
-    return f"{parts.scheme}://{parts.hostname or ''}:{port}"

@@ -22,7 +22,9 @@ with atheris.instrument_imports(include=["loginonce", "joserfc", "email"]):
     from joserfc.jwk import OKPKey
     from joserfc.jws import JWSRegistry
 
-    from loginonce import idtoken, record, wire
+    from loginonce import idtoken, metadata, record, wire
+    from loginonce.address import on_this_machine
+    from loginonce.challenge import bearer_challenge, parse_challenges
     from loginonce.errors import ConfigurationError, CorruptStore, ErrorResponse, ProtocolError, StoreError
     from loginonce.model import AuthorizationServer, GrantKey, Secret
 
@@ -149,10 +151,10 @@ def redirect(data: bytes) -> None:
 @target
 def challenge(data: bytes) -> None:
     header = data.decode("latin-1")
-    for one in wire.parse_challenges(header):
+    for one in parse_challenges(header):
         assert one.scheme == one.scheme.lower() != ""
         assert all(name == name.lower() for name in one.parameters)
-    found = wire.bearer_challenge(header)
+    found = bearer_challenge(header)
     assert found is None or "bearer" in header.lower() or "dpop" in header.lower()
 
 
@@ -170,7 +172,7 @@ def metadata(data: bytes) -> None:
         if isinstance(document, dict) and idtoken.shallow(document):
             documents.append(document)
     try:
-        server = wire.read_metadata(ISSUER, documents, {})
+        server = metadata.read_metadata(ISSUER, documents, {})
     except (ProtocolError, ConfigurationError) as error:
         printable(str(error))
         return
@@ -178,7 +180,7 @@ def metadata(data: bytes) -> None:
     for name in ("token_endpoint", "authorization_endpoint", "jwks_uri", "userinfo_endpoint", "end_session_endpoint"):
         url = getattr(server, name)
         printable(url)
-        assert not url or url.lower().startswith("https:") or wire.on_this_machine(url)
+        assert not url or url.lower().startswith("https:") or on_this_machine(url)
     assert all(isinstance(item, str) for item in server.scopes_supported)
 
 

@@ -55,3 +55,18 @@ def call_in_loops(session: loginonce.Session, url: str, loops: int, tasks: int) 
 
     with ThreadPoolExecutor(loops) as pool:
         return [status for statuses in pool.map(lambda _: asyncio.run(many()), range(loops)) for status in statuses]
+
+
+def work(session: loginonce.Session, url: str, until: float) -> tuple[int, list[str]]:
+    """GET again and again until then (POSIX seconds): how many were good, and what went wrong."""
+    good, bad = 0, []
+    while time.time() < until:
+        try:
+            status = session.get(url, timeout=30).status_code
+        except Exception as error:
+            bad.append(f"{type(error).__name__}: {error}")
+        else:
+            good += status == 200
+            bad += [] if status == 200 else [str(status)]
+        time.sleep(0.02)
+    return good, bad

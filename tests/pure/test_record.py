@@ -146,7 +146,7 @@ def test_a_record_without_its_last_byte_is_refused() -> None:
     assert refused(DATA[:-1])
 
 
-@pytest.mark.parametrize("schema", [b"2", b"10", b"999999"])
+@pytest.mark.parametrize("schema", [b"3", b"10", b"999999"])
 @pytest.mark.hazard(19)
 def test_a_record_of_a_newer_version_says_so_and_is_not_called_damaged(schema: bytes) -> None:
     with pytest.raises(StoreError, match="upgrade loginonce") as caught:
@@ -237,3 +237,10 @@ def test_members_that_a_newer_minor_version_adds_are_ignored() -> None:
 def test_a_record_without_marker_and_failure_is_read() -> None:
     plain = replace(FULL, state="ACTIVE", marker=None, failure=None)
     assert decode(encode(plain)) == plain
+
+
+@pytest.mark.parametrize(("made", "claimed"), [(b"loginonce 1 ", b"loginonce 2 "), (b"loginonce 2 ", b"loginonce 1 ")])
+def test_a_schema_that_is_not_that_of_its_content_is_damage(made: bytes, claimed: bytes) -> None:
+    data = encode(Grant(GrantKey("https://id.example.org", "notebook"), 1, sealed="x" if b"2" in made else ""))
+    with pytest.raises(CorruptStore):
+        decode(data.replace(made, claimed, 1))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from ..config import GrantType, Settings, add_profile, profile_name, profiles, settings
+from ..config import GrantType, Settings, add_profile, open_store, profile_name, profiles, set_store, settings
 from ..environment import detect
 from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceError, LoginRequired, TransportError
 from ..home import config_file
@@ -426,6 +426,47 @@ def logout(profile: str | None) -> None:
         say("The provider has not confirmed that it ended the login: a copied token may work until it expires")
     if end_session_url:
         say(f"The browser may still be signed in; to end that too, open {end_session_url}")
+
+
+@loginonce.command()
+@_PROFILE
+@click.option("--to", "address", metavar="ADDRESS", required=True, help="The other store, such as keyring: or file:/x.")
+def move(profile: str | None, address: str) -> None:
+    """Move a login to another store, without a new sign-in.
+
+    At no moment can two stores spend it.  If anything comes between, run the same command again.  PROFILE uses the
+    other store from then on; programs that name the old one are told where it went.
+    """
+    # Imported here, as below: no other command needs it.
+    from ..stores.move import move as moved
+
+    session = _session(profile)
+    made, source = session.settings, session.source
+    target = open_store(address)
+    was_moved = moved(source.key, source.store, target)
+    say(f"{'Moved' if was_moved else 'It had been moved already:'} the login for {source.key} to {target.identity}")
+    if made.profile:
+        say(f"The profile {made.profile!r} in {set_store(made.profile, address)} uses it there")
+    else:
+        say("Programs that use it there name that store, or have it in LOGINONCE_STORE")
+
+
+@loginonce.command()
+@_PROFILE
+@click.option("--new-key", is_flag=True, help="Make a new key first; the others still open what they have sealed.")
+def seal(profile: str | None, *, new_key: bool) -> None:
+    """Seal all logins of a store anew, with the first of its keys.
+
+    That is the store of PROFILE, whose address says where the keys are: seal=keyring, seal=env or seal=file:/path.
+    """
+    from ..stores.sealed import SealedStore
+
+    store = _session(profile).source.store
+    if not isinstance(store, SealedStore):
+        raise click.UsageError("this store is not sealed: seal it with loginonce move --to 'ADDRESS?seal=keyring'")
+    if new_key:
+        say(f"The new key is called {store.new_key()}")
+    say(f"Sealed anew: {store.reseal_all()}")
 
 
 @loginonce.command()

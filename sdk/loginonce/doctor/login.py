@@ -21,7 +21,7 @@ from .finding import Finding, found, trouble
 __all__ = ["check_login", "check_record", "check_renewal", "check_settings", "check_sign_in", "standing"]
 
 _OF_THE_LOGIN = ("ISSUER", "CLIENT_ID", "CLIENT_SECRET", "SCOPE", "ACCOUNT", "STORE")
-_OTHERS = ("HOME", "PROFILE", "FLOW", "ENVIRONMENT", "DEBUG")
+_OTHERS = ("HOME", "PROFILE", "FLOW", "ENVIRONMENT", "DEBUG", "SEAL_KEY")
 
 
 def check_settings(made: Settings) -> Finding:

@@ -16,12 +16,14 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..config import open_store
+from ..config import open_store, split_seal
 from ..errors import LoginonceError, StoreError
 from ..model import Grant, GrantKey
+from ..stores.apart import ApartStore
 from ..stores.base import TokenStore
 from ..stores.file import FileStore, _refuse_shared, read_private
 from ..stores.locks import ground
@@ -48,6 +50,9 @@ def check_place(store: TokenStore, address: str, key: GrantKey | None, seconds: 
 
     Takes about a second, and no more than so many.
     """
+    apart = isinstance(store, ApartStore)
+    while isinstance(store, ApartStore):  # what can be wrong with a place is wrong with the inner one's
+        store, address = store.inner, split_seal(address)[0]
     if isinstance(store, MemoryStore):
         text = "in the memory of each process: nothing is shared, and every program signs in for itself"
         return [found("store", text, level="attention", advice="Leave out the store memory: to share one login")]
@@ -60,7 +65,13 @@ def check_place(store: TokenStore, address: str, key: GrantKey | None, seconds: 
         there = f"file:{scratch}{''.join(address.partition('?')[1:])}"
         disk, usable = _disk(folder, scratch, there, blocked=access.level == "wrong")
         lock = _lock(there, seconds) if usable else found("lock", "not tried: nothing can be saved", level="unknown")
-        return [_store(store, folder), access, disk, lock]
+        kept = _store(store, folder)
+        return [
+            replace(kept, text=f"{kept.text}; secrets sealed, or kept apart") if apart else kept,
+            access,
+            disk,
+            lock,
+        ]
 
 
 def _store(store: FileStore, folder: Path) -> Finding:
@@ -207,9 +218,10 @@ def _lock(address: str, seconds: float) -> Finding:
         return wrong("lock", "two processes held it at the same time: logins would be lost", ELSEWHERE)
     if seen.handover is None:
         return wrong("lock", "a process that waited for it did not get it when it was released", ELSEWHERE)
-    if not seen.outlived:
+    if not seen.outlived and not seen.lease:
         return wrong("lock", "it was not free again when its holder was killed", ELSEWHERE)
-    text = f"keeps two processes apart; handed over in {1000 * seen.handover:.1f} ms; a killed holder lets go"
+    end = "that of a killed holder ends by itself" if seen.lease else "a killed holder lets go"
+    text = f"keeps two processes apart; handed over in {1000 * seen.handover:.1f} ms; {end}"
     if seen.handover > SLOW_HANDOVER:
         return found("lock", text, level="attention", advice="It is slow: is this machine, or its disk, overloaded?")
     return found("lock", text)

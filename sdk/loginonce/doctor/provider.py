@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from requests.utils import get_environ_proxies, select_proxy
 
+from ..address import on_this_machine
 from ..client import Discovery, Provider
 from ..config import Settings
 from ..errors import LoginonceError, TransportError
@@ -22,7 +23,7 @@ from ..home import state_folder
 from ..model import AuthorizationServer, Client, Grant
 from ..text import duration, moment
 from ..transport import NeverSent, Transport
-from ..wire import Answer, on_this_machine
+from ..wire import Answer
 from .finding import Finding, Level, found, trouble, wrong
 
 __all__ = ["Heard", "ask", "check_clock", "check_network", "check_provider", "known_server"]

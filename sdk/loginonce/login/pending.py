@@ -17,11 +17,11 @@ import logging
 import threading
 from dataclasses import asdict, dataclass, replace
 
+from ..address import secure
 from ..errors import StoreError
 from ..home import has_ended, process_identity
 from ..model import GrantKey, scope_set
 from ..stores.base import TokenStore
-from ..wire import secure
 from .flow import Prompt
 
 __all__ = ["Board"]

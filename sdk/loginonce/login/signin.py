@@ -31,6 +31,7 @@ from ..errors import (
     LoginonceError,
     LoginRequired,
     ProtocolError,
+    SealError,
     StoreError,
 )
 from ..model import Account, Grant, Secret, scope_set
@@ -484,5 +485,7 @@ def _active(source: LoginSource) -> Grant | None:
 def _known(source: LoginSource) -> Grant | None:
     try:
         return source.grant()
+    except SealError:
+        raise  # but not what only a key is missing for
     except StoreError:
         return None  # a new sign-in replaces what cannot be read

@@ -7,14 +7,15 @@ writes, and the refresh finds that its base is gone.  The lock keeps two refresh
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
 from typing import NamedTuple, Protocol, TypeAlias
 
-from ..errors import StoreError
+from ..errors import LockTimeout, StoreError
 from ..model import Grant, GrantKey, Order
 
-__all__ = ["Hold", "OrderConflict", "Snapshot", "Stamp", "TokenStore"]
+__all__ = ["Hold", "OrderConflict", "Snapshot", "Stamp", "TokenStore", "wait_for_lock"]
 
 Stamp: TypeAlias = Hashable
 """Changes whenever a record does; comparing two is all that can be done with them.  None = no record."""
@@ -65,7 +66,11 @@ class TokenStore(ABC):
 
     @abstractmethod
     def stamp(self, key: GrantKey) -> Stamp:
-        """The change stamp of a record, as cheaply as it can be had (a file: one `stat`)."""
+        """The change stamp of a record, as cheaply as it can be had (a file: one `stat`).
+
+        A store on a network may remember it, and be late by a quarter of a second to tell what another process has
+        changed.  What this object has changed it tells at once.
+        """
 
     @abstractmethod
     def load(self, key: GrantKey) -> Snapshot:
@@ -106,3 +111,17 @@ class TokenStore(ABC):
     @abstractmethod
     def location(self, key: GrantKey) -> str:
         """Where the record is, for people."""
+
+
+PATIENCE = 30.0
+"""Seconds for which somebody else may be renewing a login that is to be changed as a whole."""
+
+
+def wait_for_lock(store: TokenStore, key: GrantKey, patience: float = PATIENCE) -> Hold:
+    """This login's lock, once whoever renews it is done.  Raises `LockTimeout`, and `StoreError`."""
+    until = time.monotonic() + patience
+    while (hold := store.try_lock(key)) is None:
+        if time.monotonic() > until:
+            raise LockTimeout(f"the login for {key} has been renewed for {patience:.0f} seconds; try again")
+        time.sleep(0.02)
+    return hold
