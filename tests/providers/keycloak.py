@@ -1,8 +1,8 @@
 """Keycloak: how it is fetched, started and ended, and a realm of it as a test sees it.
 
-It is Keycloak's own distribution, fetched by Maven into the user's cache folder, in development mode, with a data base
-in memory.  Its realm (`keycloak.json`) rotates refresh tokens and forgives nothing: "Revoke Refresh Token" is on, "Refresh
-Token Max Reuse" is 0.  What was sent is counted by Keycloak itself, in the events of the realm.
+It is Keycloak's own distribution, fetched by Maven into the user's cache folder, in development mode, with a data
+base in memory.  Its realm (`keycloak.json`) rotates refresh tokens and forgives nothing: "Revoke Refresh Token" is on,
+"Refresh Token Max Reuse" is 0.  What was sent is counted by Keycloak itself, in the events of the realm.
 """
 
 from __future__ import annotations
@@ -95,7 +95,13 @@ class Server:
             self.url = f"http://127.0.0.1:{port}"
             with log.open("ab") as output:
                 self.process = subprocess.Popen(
-                    [home / "bin" / "kc.sh", "start-dev", "--db=dev-mem", "--http-host=127.0.0.1", f"--http-port={port}"],
+                    [
+                        home / "bin" / "kc.sh",
+                        "start-dev",
+                        "--db=dev-mem",
+                        "--http-host=127.0.0.1",
+                        f"--http-port={port}",
+                    ],
                     env={
                         **os.environ,
                         "KC_BOOTSTRAP_ADMIN_USERNAME": self._admin[0],
@@ -257,6 +263,17 @@ class Keycloak:
     def log_out(self) -> None:
         """The administrator ends the person's sessions."""
         self.admin("POST", f"users/{self.user_id}/logout")
+
+    def ask_consent(self) -> None:
+        """The person is asked whether the public client may, from now on."""
+        path = f"clients/{self._clients[self.client_id]}"
+        self.admin("PUT", path, {**self.admin("GET", path), "consentRequired": True})
+
+    def offer_scope(self, name: str, role: str) -> None:
+        """The public client may ask for this scope; it is granted to whoever has the role, and left out for others."""
+        scope = self.admin("POST", "client-scopes", {"name": name, "protocol": "openid-connect"})
+        self.admin("POST", f"client-scopes/{scope}/scope-mappings/realm", [self.admin("GET", f"roles/{role}")])
+        self.admin("PUT", f"clients/{self._clients[self.client_id]}/optional-client-scopes/{scope}")
 
     def withdraw_consent(self) -> None:
         """The administrator takes back what the person has allowed the public client, offline access with it."""
