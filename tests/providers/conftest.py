@@ -31,9 +31,12 @@ from browser import Person
 from desk import AtTheScreen
 from keycloak import Keycloak, Missing, Server
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "processes"))  # where `crowd` is
+sys.path[:0] = [
+    str(Path(__file__).parents[1] / folder) for folder in ("processes", "services")
+]  # of `crowd`, `scripted`
 
 from crowd import Crowd, Launcher
+from relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -276,3 +279,16 @@ def keycloak_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 def keycloak(keycloak_server: Server) -> Keycloak:
     """A realm of a real Keycloak with a person and clients that no other test knows."""
     return Keycloak(keycloak_server)
+
+
+@pytest.fixture
+def relay(keycloak_server: Server) -> Iterator[Relay]:
+    """What stands in front of Keycloak, and can lose its answers."""
+    with Relay(keycloak_server.url) as relay:
+        yield relay
+
+
+@pytest.fixture
+def relayed_keycloak(keycloak_server: Server, relay: Relay) -> Keycloak:
+    """As `keycloak`, by way of `relay`."""
+    return Keycloak(keycloak_server, url=relay.url)

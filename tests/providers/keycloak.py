@@ -238,11 +238,20 @@ class Keycloak:
         """A protected resource: Keycloak's own userinfo, which knows at once that a session has ended."""
         return f"{self.issuer}/protocol/openid-connect/userinfo"
 
+    def tokens(self, scope: str) -> dict[str, Any]:
+        """A token answer for the person's password."""
+        person = {"username": self.username, "password": self.password}
+        form = {"grant_type": "password", "client_id": self.client_id, "scope": scope, **person}
+        answer = requests.post(f"{self.issuer}/protocol/openid-connect/token", data=form, timeout=60)
+        assert answer.ok, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
     # ── what the administrator does ──────────────────────────────────────────────────────────────────────
 
     def admin(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         """What the administrator's API says of the realm."""
-        return self._server.admin(method, f"{self._server.realm}/{path}", body, **query)
+        return self._server.admin(method, f"{self._server.realm}{path and '/'}{path}", body, **query)
 
     def configure(self, **attributes: Any) -> None:
         """Change attributes of the public client, with `_` for each `.`: `access_token_lifespan=2` (seconds)."""
@@ -260,9 +269,17 @@ class Keycloak:
         """The person has this role of the realm from now on."""
         self.admin("POST", f"users/{self.user_id}/role-mappings/realm", [self.admin("GET", f"roles/{name}")])
 
+    def take_role(self, name: str) -> None:
+        """The person has this role of the realm no more."""
+        self.admin("DELETE", f"users/{self.user_id}/role-mappings/realm", [self.admin("GET", f"roles/{name}")])
+
     def log_out(self) -> None:
         """The administrator ends the person's sessions."""
         self.admin("POST", f"users/{self.user_id}/logout")
+
+    def forgive(self, reuses: int) -> None:
+        """The whole realm accepts each refresh token so many times more, once it is spent."""
+        self.admin("PUT", "", {"refreshTokenMaxReuse": reuses})
 
     def ask_consent(self) -> None:
         """The person is asked whether the public client may, from now on."""
