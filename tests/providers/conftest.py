@@ -31,9 +31,8 @@ from browser import Person
 from desk import AtTheScreen
 from keycloak import Keycloak, Missing, Server
 
-sys.path[:0] = [
-    str(Path(__file__).parents[1] / folder) for folder in ("processes", "services")
-]  # of `crowd`, `scripted`
+sys.path.insert(0, str(Path(__file__).parents[1] / "processes"))  # where `crowd` is
+sys.path.insert(0, str(Path(__file__).parents[1] / "services"))  # where `scripted` is
 
 from crowd import Crowd, Launcher
 from relay import Relay
