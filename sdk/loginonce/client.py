@@ -10,18 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import secrets
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
-from . import idtoken, metadata, wire
-from .address import secure
+from . import authentication, dpop, idtoken, metadata, wire
+from .address import origin, secure
+from .authentication import SigningKey
 from .errors import ConfigurationError, ErrorResponse, LoginonceError, ProtocolError, TransportError
-from .model import AuthorizationServer, Client, Grant, Secret
+from .model import AuthorizationServer, Client, Grant, Secret, fingerprint
 from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
 
@@ -48,12 +52,17 @@ class Discovery:
 class Provider:
     """One provider, addressed as one client."""
 
-    def __init__(self, discovery: Discovery, client: Client, transport: Transport | None = None) -> None:
+    def __init__(
+        self, discovery: Discovery, client: Client, transport: Transport | None = None, *, dpop: bool = False
+    ) -> None:
         self.client = client
+        self.dpop = dpop
         self._discovery = discovery
         self._transport = transport or Transport()
         self._server: AuthorizationServer | None = None
         self._doubted = False
+        self._signing: tuple[object, SigningKey] | None = None
+        self._dpop_nonces: dict[str, str] = {}  # by origin; each process learns its own
 
     def __repr__(self) -> str:
         return f"Provider({self._discovery.issuer!r}, client_id={self.client.client_id!r})"
@@ -155,6 +164,8 @@ class Provider:
 
     def _endpoint(self, name: str, purpose: str) -> str:
         url: str = getattr(self.server, name)
+        if authentication.by_certificate(self.client, self.server):
+            url = self.server.mtls_endpoint_aliases.get(name, url)  # RFC 8705 §5
         if not url:
             raise ConfigurationError(
                 f"{self.server.issuer} names no {name}, which {purpose} needs: choose another way, or give the "
@@ -167,11 +178,12 @@ class Provider:
     def prepare(self, budget: float = BUDGET) -> wire.Reply | None:
         """Learn what `refresh` needs, so that it has nothing else to ask; a `Reply` says why it could not be.
 
-        `budget`: seconds for all of it.
+        A key or a certificate that is of no use shows here, before anything is spent.  `budget`: seconds for all of it.
         """
         try:
             self._learnt(budget)
             self._endpoint("token_endpoint", "renewing a login")
+            self._authenticated([])
         except TransportError as error:
             return wire.Unsent(str(error))
         except LoginonceError as error:
@@ -189,8 +201,7 @@ class Provider:
                 "refresh_token", refresh_token=grant.refresh_token, scope=for_scope, resource=resource
             )
         try:
-            headers, form = wire.authenticate(self.client, self.server, form)
-            answer = self._transport.post(self.server.token_endpoint, form, headers, budget=budget)
+            answer = self._post("token_endpoint", form, "renewing a login", key=grant.dpop_key, budget=budget)
         except NeverSent as error:
             self.forget_server()  # its end point may have moved
             return wire.Unsent(str(error))
@@ -220,11 +231,130 @@ class Provider:
         return self._token("password", username=username, password=password, scope=scope)
 
     def _token(self, grant_type: str, **parameters: str) -> wire.TokenAnswer:
-        return wire.judge_token(self._post("token_endpoint", wire.token_form(grant_type, **parameters), "signing in"))
+        """The tokens for a grant, bound to a key where they are to be (RFC 9449 §5)."""
+        key = self.dpop_key()
+        form = wire.token_form(grant_type, **parameters)
+        answer = wire.judge_token(self._post("token_endpoint", form, "signing in", key=key))
+        if key is not None and answer.token_type != "DPoP":
+            # RFC 9449 §5: whoever asked for it on purpose does without the rest.
+            if answer.refresh_token is not None:
+                self.revoke(answer.refresh_token, "refresh_token")
+            raise ProtocolError(
+                f"{self._discovery.issuer} was asked for a token that is bound to a key (DPoP), and issued one of the "
+                f"type {answer.token_type!r}, which is not used.  Have DPoP enabled for this client there, or do "
+                "without it here"
+            )
+        return replace(answer, dpop_key=key)
 
-    def _post(self, endpoint: str, form: wire.Form, purpose: str) -> wire.Answer:
-        headers, form = wire.authenticate(self.client, self.server, form)
-        return self._transport.post(self._endpoint(endpoint, purpose), form, headers, budget=BUDGET)
+    def _post(
+        self, endpoint: str, form: wire.Form, purpose: str, *, key: Secret | None = None, budget: float = BUDGET
+    ) -> wire.Answer:
+        """The answer to a form in which we say who we are, and with `key` prove whose the tokens will be.
+
+        Where the server wants its nonce in the proof, the request is sent once more with that (RFC 9449 §8).  For a
+        refresh this is one send of the machine all the same.  Such an answer refuses the proof, before the grant is
+        looked at: nothing was spent, as with any other error that is ours.  The second request begins after the first
+        has been answered, under the same lock and marker, and has what is left of the same budget, so it is over by the
+        marker's deadline.  Whatever becomes of the second is what became of the send; there is no third.
+        """
+        url = self._endpoint(endpoint, purpose)
+
+        def post(proof: Mapping[str, str], left: float) -> wire.Answer:
+            headers, whole = self._authenticated(form)  # anew each time: an assertion is good for one request
+            return self._transport.post(url, whole, {**headers, **proof}, budget=left)
+
+        return self._proving("POST", url, post, key, budget)
+
+    def _authenticated(self, form: wire.Form) -> tuple[dict[str, str], wire.Form]:
+        self._check_certificate()
+        return authentication.authenticate(
+            self.client,
+            self.server,
+            form,
+            key=self._signing_key(),
+            now=time.time(),
+            jti=secrets.token_urlsafe(16),
+        )
+
+    def _signing_key(self) -> SigningKey | None:
+        """The client's private key, read again when its file has changed."""
+        given = self.client.private_key
+        if not given:
+            return None
+        where = "the private key that was given" if isinstance(given, Secret) else given
+        try:
+            state = None if isinstance(given, Secret) else os.stat(given)
+            stamp = (state.st_mtime_ns, state.st_size, state.st_ino) if state else fingerprint(given)
+            if self._signing is None or self._signing[0] != stamp:
+                text = given if isinstance(given, Secret) else Secret(Path(given).read_text("utf-8"))
+                if state and os.name == "posix" and state.st_mode & 0o077:
+                    log.warning("%s holds a private key and is open to other users.  Run: chmod 600 '%s'", given, given)
+                self._signing = stamp, authentication.read_key(text, where)
+            return self._signing[1]
+        except UnicodeDecodeError:
+            reason = "it is not text"
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+        raise ConfigurationError(f"{where} cannot be read as a private key: {reason}")
+
+    def _check_certificate(self) -> None:
+        """That the client's certificate and key can be used: found out later, it would look like a network failure."""
+        if not self.client.certificate:
+            return
+
+        def no_passphrase() -> str:
+            raise ValueError("its key has a passphrase")
+
+        try:
+            certificate, key = (*self.client.certificate, None)[:2]
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=no_passphrase)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+        else:
+            return
+        raise ConfigurationError(f"{' with '.join(self.client.certificate)} cannot be used as a certificate: {reason}")
+
+    # ── proofs of possession ─────────────────────────────────────────────────────────────────────────────
+
+    def dpop_key(self) -> Secret | None:
+        """The key to which a login that begins here is to be bound, always the same; None where it is not to be."""
+        if not self.dpop:
+            return None
+        if "_made" not in self.__dict__:
+            from joserfc.jwk import ECKey
+
+            made = Secret(json.dumps(ECKey.generate_key("P-256").as_dict(private=True)))
+            self.__dict__.setdefault("_made", made)  # another thread's, if that was quicker
+        key: Secret = self.__dict__["_made"]
+        return key
+
+    def _proving(
+        self,
+        method: str,
+        url: str,
+        send: Callable[[Mapping[str, str], float], wire.Answer],
+        key: Secret | None,
+        budget: float,
+        access_token: str = "",
+    ) -> wire.Answer:
+        """What `send` brings, with a proof among its headers; twice at most, and in that many seconds in all."""
+        if key is None:
+            return send({}, budget)
+        place, began = origin(url), (time.monotonic(), time.time())
+        for last in (False, True):
+            used = max(time.monotonic() - began[0], time.time() - began[1])  # the machine may have slept meanwhile
+            if last and used >= budget:
+                raise NeverSent(f"{urlsplit(url).hostname} took too long to ask for a nonce")
+            nonce = self._dpop_nonces.get(place, "")
+            proof = dpop.proof(
+                key, method, url, now=time.time(), jti=secrets.token_urlsafe(16), access_token=access_token, nonce=nonce
+            )
+            answer = send({"DPoP": proof}, budget - used if last else budget)
+            if given := dpop.given_nonce(answer.headers):
+                self._dpop_nonces[place] = given
+            if last or not dpop.asks_for_nonce(answer):
+                break
+        return answer
 
     def device_authorization(self, *, scope: str, resource: str = "") -> wire.DeviceAuthorization:
         """Begin a device sign-in (RFC 8628 §3.1)."""
@@ -238,6 +368,9 @@ class Provider:
         # Imported here: importing loginonce must not cost what importing authlib does.
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 
+        self._authenticated([])  # a key that is of no use shows before a person is asked
+        if (key := self.dpop_key()) is not None:
+            parameters["dpop_jkt"] = dpop.thumbprint(key)  # RFC 9449 §10: the code is bound to it, too
         url: str = prepare_grant_uri(
             self._endpoint("authorization_endpoint", "signing in with a browser"),
             self.client.client_id,
@@ -261,7 +394,7 @@ class Provider:
             claims = self._id_token(answer.id_token, answer.access_token, nonce, time.time() if at is None else at)
         if self.server.userinfo_endpoint and "name" not in claims and (claims or "openid" in answer.scope.split()):
             with suppress(LoginonceError):  # it adds a name at best; a sign-in does not fail for it
-                said = self.userinfo(answer.access_token)
+                said = self.userinfo(answer.access_token, answer.dpop_key)
                 if not claims or said.get("sub") == claims.get("sub"):  # OIDC Core §5.3.2
                     claims = {**said, **claims}
         return claims
@@ -289,11 +422,15 @@ class Provider:
         url = self._endpoint("jwks_uri", "checking an ID token")
         return self._json(self._transport.get(url, budget=BUDGET), "its signing keys")
 
-    def userinfo(self, access_token: str) -> dict[str, Any]:
-        """What the provider says of the person (OIDC Core §5.3)."""
+    def userinfo(self, access_token: str, dpop_key: Secret | None = None) -> dict[str, Any]:
+        """What the provider says of the person (OIDC Core §5.3); `dpop_key` is what the token is bound to, if it is."""
         url = self._endpoint("userinfo_endpoint", "asking who is signed in")
-        headers = {"Authorization": Secret(f"Bearer {access_token}")}
-        return self._json(self._transport.get(url, headers, budget=BUDGET), "who is signed in")
+        headers = {"Authorization": Secret(f"{'DPoP' if dpop_key else 'Bearer'} {access_token}")}
+
+        def get(proof: Mapping[str, str], left: float) -> wire.Answer:
+            return self._transport.get(url, {**headers, **proof}, budget=left)
+
+        return self._json(self._proving("GET", url, get, dpop_key, BUDGET, access_token), "who is signed in")
 
     def _json(self, answer: wire.Answer, what: str) -> dict[str, Any]:
         try:
