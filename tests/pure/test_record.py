@@ -146,7 +146,7 @@ def test_a_record_without_its_last_byte_is_refused() -> None:
     assert refused(DATA[:-1])
 
 
-@pytest.mark.parametrize("schema", [b"3", b"10", b"999999"])
+@pytest.mark.parametrize("schema", [b"4", b"10", b"999999"])
 @pytest.mark.hazard(19)
 def test_a_record_of_a_newer_version_says_so_and_is_not_called_damaged(schema: bytes) -> None:
     with pytest.raises(StoreError, match="upgrade loginonce") as caught:
