@@ -306,8 +306,8 @@ class Provider:
             raise ValueError("its key has a passphrase")
 
         try:
-            certificate, key = (*self.client.certificate, None)[:2]
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=no_passphrase)
+            pair = dict(zip(("certfile", "keyfile"), self.client.certificate, strict=False))
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(**pair, password=no_passphrase)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             reason = error.strerror if isinstance(error, OSError) else str(error)
         else:

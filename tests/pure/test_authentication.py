@@ -193,7 +193,9 @@ def test_the_audience_can_be_another_for_servers_that_want_it(given: str, audien
         (ED25519, ("Ed25519",), "Ed25519"),
     ],
 )
-def test_the_algorithm_is_one_of_the_key_that_the_server_names(key: Any, named: tuple[str, ...], algorithm: str) -> None:
+def test_the_algorithm_is_one_of_the_key_that_the_server_names(
+    key: Any, named: tuple[str, ...], algorithm: str
+) -> None:
     header, _ = by_key(read_key(pem(key), "k"), token_endpoint_auth_signing_alg_values_supported=named)
     assert header["alg"] == algorithm
 
