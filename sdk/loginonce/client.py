@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from . import authentication, dpop, idtoken, metadata, wire
 from .address import origin, secure
@@ -47,6 +47,20 @@ class Discovery:
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     folder: Path | None = None
     max_age: float = 86400.0
+
+
+class _Time:
+    """What is left of a budget, by both clocks: one stands still while the machine sleeps, the other may be set."""
+
+    def __init__(self, budget: float) -> None:
+        self._ends = time.monotonic() + budget, time.time() + budget
+
+    def left(self) -> float:
+        """Seconds.  Raises `NeverSent` where there are none: whoever held us up may take us for dead (HAZARDS 12)."""
+        seconds = min(self._ends[0] - time.monotonic(), self._ends[1] - time.time())
+        if seconds <= 0:
+            raise NeverSent("its time was over before it was sent")
+        return seconds
 
 
 class Provider:
@@ -192,6 +206,7 @@ class Provider:
 
     def refresh(self, grant: Grant, *, resource: str, for_scope: str, budget: float) -> wire.Reply:
         """Spend this record's refresh token, or ask as the service that we are.  Once; never raises."""
+        until = _Time(budget)
         if (unprepared := self.prepare()) is not None:
             return unprepared
         if grant.renewal == "client_credentials":
@@ -201,7 +216,7 @@ class Provider:
                 "refresh_token", refresh_token=grant.refresh_token, scope=for_scope, resource=resource
             )
         try:
-            answer = self._post("token_endpoint", form, "renewing a login", key=grant.dpop_key, budget=budget)
+            answer = self._post("token_endpoint", form, "renewing a login", key=grant.dpop_key, until=until)
         except NeverSent as error:
             self.forget_server()  # its end point may have moved
             return wire.Unsent(str(error))
@@ -247,7 +262,7 @@ class Provider:
         return replace(answer, dpop_key=key)
 
     def _post(
-        self, endpoint: str, form: wire.Form, purpose: str, *, key: Secret | None = None, budget: float = BUDGET
+        self, endpoint: str, form: wire.Form, purpose: str, *, key: Secret | None = None, until: _Time | None = None
     ) -> wire.Answer:
         """The answer to a form in which we say who we are, and with `key` prove whose the tokens will be.
 
@@ -257,13 +272,13 @@ class Provider:
         has been answered, under the same lock and marker, and has what is left of the same budget, so it is over by the
         marker's deadline.  Whatever becomes of the second is what became of the send; there is no third.
         """
-        url = self._endpoint(endpoint, purpose)
+        url, until = self._endpoint(endpoint, purpose), until or _Time(BUDGET)
 
-        def post(proof: Mapping[str, str], left: float) -> wire.Answer:
+        def post(proof: Mapping[str, str]) -> wire.Answer:
             headers, whole = self._authenticated(form)  # anew each time: an assertion is good for one request
-            return self._transport.post(url, whole, {**headers, **proof}, budget=left)
+            return self._transport.post(url, whole, {**headers, **proof}, budget=until.left())
 
-        return self._proving("POST", url, post, key, budget)
+        return self._proving("POST", url, post, key)
 
     def _authenticated(self, form: wire.Form) -> tuple[dict[str, str], wire.Form]:
         self._check_certificate()
@@ -332,29 +347,24 @@ class Provider:
         self,
         method: str,
         url: str,
-        send: Callable[[Mapping[str, str], float], wire.Answer],
+        send: Callable[[Mapping[str, str]], wire.Answer],
         key: Secret | None,
-        budget: float,
         access_token: str = "",
     ) -> wire.Answer:
-        """What `send` brings, with a proof among its headers; twice at most, and in that many seconds in all."""
+        """What `send` brings, with a proof among its headers; a second time where the nonce was not the right one."""
         if key is None:
-            return send({}, budget)
-        place, began = origin(url), (time.monotonic(), time.time())
-        for last in (False, True):
-            used = max(time.monotonic() - began[0], time.time() - began[1])  # the machine may have slept meanwhile
-            if last and used >= budget:
-                raise NeverSent(f"{urlsplit(url).hostname} took too long to ask for a nonce")
-            nonce = self._dpop_nonces.get(place, "")
-            proof = dpop.proof(
-                key, method, url, now=time.time(), jti=secrets.token_urlsafe(16), access_token=access_token, nonce=nonce
-            )
-            answer = send({"DPoP": proof}, budget - used if last else budget)
+            return send({})
+
+        def proven() -> wire.Answer:
+            nonce, jti = self._dpop_nonces.get(origin(url), ""), secrets.token_urlsafe(16)
+            proof = dpop.proof(key, method, url, now=time.time(), jti=jti, access_token=access_token, nonce=nonce)
+            answer = send({"DPoP": proof})
             if given := dpop.given_nonce(answer.headers):
-                self._dpop_nonces[place] = given
-            if last or not dpop.asks_for_nonce(answer):
-                break
-        return answer
+                self._dpop_nonces[origin(url)] = given
+            return answer
+
+        answer = proven()
+        return proven() if dpop.asks_for_nonce(answer) else answer
 
     def device_authorization(self, *, scope: str, resource: str = "") -> wire.DeviceAuthorization:
         """Begin a device sign-in (RFC 8628 §3.1)."""
@@ -427,10 +437,10 @@ class Provider:
         url = self._endpoint("userinfo_endpoint", "asking who is signed in")
         headers = {"Authorization": Secret(f"{'DPoP' if dpop_key else 'Bearer'} {access_token}")}
 
-        def get(proof: Mapping[str, str], left: float) -> wire.Answer:
-            return self._transport.get(url, {**headers, **proof}, budget=left)
+        def get(proof: Mapping[str, str]) -> wire.Answer:
+            return self._transport.get(url, {**headers, **proof}, budget=BUDGET)
 
-        return self._json(self._proving("GET", url, get, dpop_key, BUDGET, access_token), "who is signed in")
+        return self._json(self._proving("GET", url, get, dpop_key, access_token), "who is signed in")
 
     def _json(self, answer: wire.Answer, what: str) -> dict[str, Any]:
         try:

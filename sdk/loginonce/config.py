@@ -37,6 +37,7 @@ from .stores.base import TokenStore
 from .stores.file import FileStore
 from .stores.locks import LockKind
 from .stores.memory import MemoryStore
+from .stores.remote import Address, completed, public
 from .wire import Members
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Settings",
     "add_profile",
     "from_environment",
+    "key_file",
     "key_or_path",
     "open_store",
     "profile_name",
@@ -96,8 +98,11 @@ class Settings:
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
         for name in _OPTIONS:
             value = getattr(self, name)
-            if value and value != _DEFAULTS.get(name) and not isinstance(value, Secret):
-                words += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
+            if name == "private_key":
+                value = key_file(value)
+            if value and value != _DEFAULTS.get(name):
+                words.append(f"--{name.replace('_', '-')}")
+                words += [] if value is True else [public(value) if name == "store" else value]
         return shlex.join(words)
 
 
@@ -178,6 +183,8 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         members["dpop"] = _SWITCH.get(members["dpop"].lower())
     if not isinstance(members.get("dpop", False), bool):
         raise ConfigurationError(f"dpop of {where} has to be true or false")
+    if store := members.get("store"):
+        members["store"] = Address(store)
     if members.get("grant") == "client_credentials":
         members.setdefault("scope", "")  # a service is nobody, so it does not ask who it is
     if not isinstance(members.get("server", {}), Mapping):
@@ -197,6 +204,11 @@ def key_or_path(given: str | None) -> str:
     if given.lstrip().startswith(("-----BEGIN", "{")):
         return Secret(given)
     return _whole_path(given)
+
+
+def key_file(private_key: str) -> str:
+    """What of a private key may be saved and sent: its path, or nothing."""
+    return "" if isinstance(private_key, Secret) else private_key
 
 
 def _whole_path(given: str) -> str:
@@ -325,6 +337,7 @@ def set_store(profile: str, address: str) -> Path:
             wanted = _parsed(text, path)
             if profile not in wanted:
                 raise ConfigurationError(f"there is no profile {profile!r} in {path}")
+            address = public(address)  # a password has its place elsewhere, as for any other profile
             wanted[profile]["store"] = address
             changed = _with_store(text, profile, address)
             # It was edited as text, to keep comments and order; whether that went well is for the parser to say.
@@ -376,10 +389,14 @@ def _with_store(text: str, profile: str, address: str) -> str:
 
 def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
     present = _checked({**there, "profile": made.profile}, where=f"the profile {made.profile!r} in {path}")
-    if replace(present, client_secret=None, private_key="") != replace(made, client_secret=None, private_key=""):
+    if _without_secrets(present) != _without_secrets(made):
         raise ConfigurationError(
             f"there is another profile {made.profile!r} already: edit it in {path}, or choose another name"
         )
+
+
+def _without_secrets(made: Settings) -> Settings:
+    return replace(made, client_secret=None, private_key=key_file(made.private_key), store=public(made.store))
 
 
 @contextmanager
@@ -405,8 +422,8 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _table(made: Settings) -> str:
+    made = _without_secrets(made)
     members: dict[str, Any] = {name: getattr(made, name) for name in (*_TEXTS, "dpop")}
-    members = {name: value for name, value in members.items() if not isinstance(value, Secret)}
     standard = Policy()
     members["server"] = dict(made.server)
     members["policy"] = {
@@ -441,12 +458,13 @@ def open_store(where: str) -> TokenStore:
     """The store at an address: "" (the usual folder), or one of the schemes in `_STORES`, such as `file:/path`.
 
     Every address may end in `seal=keyring`, `seal=env` or `seal=file:/path`, as one of the settings behind its
-    question mark: then the secrets are sealed with a key from there (see `stores.sealed`).  Raises
-    `ConfigurationError` for any other.
+    question mark: then the secrets are sealed with a key from there (see `stores.sealed`).  An address without its
+    password gets that which `LOGINONCE_STORE` has for the same one.  Raises `ConfigurationError` for any other, and
+    where an extra is not installed.
     """
-    address, keys = split_seal(where)
+    address, keys = split_seal(completed(where))
     scheme, separator, _ = address.partition(":")
-    opened = _STORES.get(scheme) if separator or not address else None
+    opened = _STORES.get(scheme.partition("+")[0]) if separator or not address else None
     if opened is None:
         known = ", ".join(f"{name}:…" for name in _STORES if name)
         raise ConfigurationError(f"{scheme + separator}… is not a store that is known here: there are {known}")
@@ -491,9 +509,37 @@ def _file_store(address: str) -> TokenStore:
 def _keyring_store(address: str) -> TokenStore:
     from .stores.keyring import KeyringStore
 
-    if address != "keyring:":
-        raise ConfigurationError("there is one keyring, and its address is keyring:")
-    return KeyringStore()
+    folder = address.removeprefix("keyring:")
+    if folder and not os.path.isabs(folder):
+        raise ConfigurationError(
+            "there is one keyring, and its address is keyring: (or keyring:/folder, for what is no secret)"
+        )
+    return KeyringStore(folder or None)
+
+
+@contextmanager
+def _needs(package: str, extra: str) -> Iterator[None]:
+    """Within, a module is imported that needs a package of an extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ConfigurationError(
+            f"this store needs the package {package}.  Run: pip install 'loginonce[{extra}]'"
+        ) from None
+
+
+def _redis_store(address: str) -> TokenStore:
+    with _needs("redis", "redis"):
+        from .stores.redis import RedisStore
+    return RedisStore(address)
+
+
+def _sql_store(address: str) -> TokenStore:
+    with _needs("sqlalchemy", "sql"):
+        from .stores.sql import SQLStore
+    return SQLStore(address)
 
 
 def _memory_store(address: str) -> TokenStore:
@@ -507,5 +553,11 @@ _STORES: dict[str, Callable[[str], TokenStore]] = {
     "file": _file_store,
     "keyring": _keyring_store,
     "memory": _memory_store,
+    "redis": _redis_store,
+    "rediss": _redis_store,
+    "postgresql": _sql_store,
+    "mariadb": _sql_store,
+    "mysql": _sql_store,
+    "sqlite": _sql_store,
 }
-"""What opens an address, by its scheme."""
+"""What opens an address, by its scheme up to a +."""

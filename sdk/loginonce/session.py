@@ -24,7 +24,7 @@ from requests.utils import get_auth_from_url
 from .address import origin, secure
 from .bearer import BearerAuth, answer_401, forget, learn, put_on, take_off
 from .client import Discovery, Provider
-from .config import Settings, key_or_path, open_store, settings
+from .config import Settings, key_file, key_or_path, open_store, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired
 from .home import at_fork_in_child, state_folder
 from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Secret, TokenSet, scope_set
@@ -32,6 +32,7 @@ from .refresh import Policy, Problem, fresh_span, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
 from .stores.handed import HandedStore
+from .stores.remote import Address, completed
 from .transport import Route, Transport
 from .wire import Members
 
@@ -137,8 +138,10 @@ class Session(requests.Session):
         policy: Policy | None = None,
     ) -> None:
         super().__init__()
-        client_secret = Secret(client_secret) if client_secret else None  # also in a traceback through here
+        # Also in a traceback through here.
+        client_secret = Secret(client_secret) if client_secret else None
         private_key = key_or_path(private_key)
+        store = Address(store) if isinstance(store, str) else store
         made = settings(
             profile_or_issuer,
             client_id=client_id,
@@ -459,8 +462,8 @@ class Session(requests.Session):
     def __getstate__(self) -> dict[str, Any]:
         """The configuration, and what a `requests.Session` takes along; no token, client secret or private key.
 
-        The store is opened anew where the session arrives; the client secret, or a key that is no file's, is looked up
-        there again.
+        The store is opened anew where the session arrives; the client secret is looked up there again, and so is
+        a key that is no file's, and the password of a store on a server.
         """
         state = self._state()
         state["settings"] = _without_secrets(self.settings)
@@ -489,12 +492,18 @@ class Session(requests.Session):
         made: Settings = state.pop("settings")
         store: TokenStore | None = state.pop("_given_store")
         origins: frozenset[str] = state.pop("_origins")
-        if not (made.client_secret or made.private_key) and not isinstance(store, HandedStore):
+        secret = made.client_secret or made.private_key
+        if not isinstance(store, HandedStore) and (not secret or "://" in made.store):
             # By the same rule as anywhere: a secret in the environment counts for the client that it names there.
             with suppress(ConfigurationError):  # a profile that is not known here: the rest has come along
                 here = settings(made.profile or made.issuer, **({} if made.profile else {"client_id": made.client_id}))
                 if (here.issuer, here.client_id) == (made.issuer, made.client_id):
-                    made = replace(made, client_secret=here.client_secret, private_key=here.private_key)
+                    made = replace(
+                        made,
+                        client_secret=made.client_secret or here.client_secret,
+                        private_key=made.private_key or here.private_key,
+                        store=completed(made.store, here.store),
+                    )
         self.__dict__.update(state)
         self._build(made, store, origins)
         if "auth" in state:
@@ -510,9 +519,7 @@ class Session(requests.Session):
 
 
 def _without_secrets(made: Settings) -> Settings:
-    """What may travel: of a private key only its path."""
-    path = "" if isinstance(made.private_key, Secret) else made.private_key
-    return replace(made, client_secret=None, private_key=path)
+    return replace(made, client_secret=None, private_key=key_file(made.private_key))
 
 
 class _Hop:

@@ -174,8 +174,7 @@ def test_a_provider_that_never_has_enough_of_nonces_is_asked_twice(strict: FakeP
 def test_both_requests_share_one_budget(strict: FakeProvider) -> None:
     transport = Recording(lambda _: time.sleep(0.3))
     assert isinstance(renewed(of(strict, transport), a_grant(strict, a_key()), budget=5.0), Granted)
-    assert transport.budgets[0] == 5.0
-    assert transport.budgets[1] < 4.75
+    assert transport.budgets[1] < transport.budgets[0] - 0.25
 
 
 @pytest.mark.hazard(12)
