@@ -242,7 +242,7 @@ class LoginSource:
             case "misconfigured":
                 return ConfigurationError(
                     f"the provider does not accept this client: {problem.detail}.  The login for {self.key} is "
-                    "kept; check client_id, client_secret and scope"
+                    "kept; check client_id, its secret, key or certificate, and scope"
                 )
             case "store":
                 return cause or StoreError(problem.detail)
