@@ -87,8 +87,10 @@ class Client(ClientMixin):  # type: ignore[misc]
         self._assertion = assertion
 
     def assertion_key(self) -> Key:
-        """What its assertions are checked with."""
-        return import_key(self._public_key) if self._public_key else OctKey.import_key(self._secret or "")
+        """What its assertions are checked with; of a public client none is good."""
+        if self._public_key:
+            return import_key(self._public_key)
+        return OctKey.import_key(self._secret or secrets.token_urlsafe())
 
     def get_client_id(self) -> str:
         return self.client_id
