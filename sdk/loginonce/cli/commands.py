@@ -402,8 +402,10 @@ def token(profile: str | None) -> None:
     It is renewed first if need be.  Nobody is ever asked: where a person has to sign in, nothing is printed and
     the exit code is 4.
     """
-    access_token = _session(profile).source.token().access_token
-    sys.stdout.write(f"{access_token}\n")
+    usable = _session(profile).source.token()
+    if usable.dpop_key is not None:
+        say("This token is bound to a key of its login (DPoP): without a proof by that key no API takes it")
+    sys.stdout.write(f"{usable.access_token}\n")
     sys.stdout.flush()
 
 
