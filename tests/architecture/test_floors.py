@@ -23,8 +23,8 @@ LOW = (
 )  # fmt: skip
 
 CALCULATES = {
-    "__future__", "base64", "collections", "dataclasses", "datetime", "email", "functools", "hashlib", "html", "ipaddress",
-    "json", "math", "re", "typing", "urllib", "warnings",
+    "__future__", "base64", "collections", "dataclasses", "datetime", "email", "functools", "hashlib", "html",
+    "ipaddress", "json", "math", "re", "typing", "urllib", "warnings",
 }  # fmt: skip
 """What the pure floor may import of the standard library: nothing that reads, writes, waits or rolls dice."""
 
