@@ -103,12 +103,12 @@ def plain(number: float | None, column: str) -> str:
     return f"{number:+.0f} MB".replace("-", "−") if column.endswith("MB") else f"{number:.2f} ×"
 
 
-def into_readme(text: str, readme: str) -> str:
+def into_readme(text: str, readme: str, begin: str = BEGIN, end: str = END) -> str:
     """The README with that between its markers.  Raises ValueError where they are not, once each and in order."""
-    parts = re.split(f"({re.escape(BEGIN)}|{re.escape(END)})", readme)
-    if parts[1::2] != [BEGIN, END]:
-        raise ValueError(f"the README does not hold {BEGIN} and {END} once each, in this order")
-    return "".join([parts[0], BEGIN, "\n", text, "\n", END, parts[4]])
+    parts = re.split(f"({re.escape(begin)}|{re.escape(end)})", readme)
+    if parts[1::2] != [begin, end]:
+        raise ValueError(f"the README does not hold {begin} and {end} once each, in this order")
+    return "".join([parts[0], begin, "\n", text, "\n", end, parts[4]])
 
 
 def save(bench: Bench, figures: list[Figure], *, into: Path | None = None) -> list[Path]:
