@@ -233,9 +233,9 @@ class Provider:
         """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
         return self._token("authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
 
-    def device_token(self, device_code: str) -> wire.TokenAnswer:
+    def device_token(self, device_code: str, *, code_verifier: str = "") -> wire.TokenAnswer:
         """Ask once whether the person has agreed (RFC 8628 §3.4); not yet is an `ErrorResponse`."""
-        return self._token(wire.DEVICE_CODE_GRANT_TYPE, device_code=device_code)
+        return self._token(wire.DEVICE_CODE_GRANT_TYPE, device_code=device_code, code_verifier=code_verifier)
 
     def client_credentials(self, *, scope: str, resource: str = "") -> wire.TokenAnswer:
         """A service's own token (RFC 6749 §4.4)."""
@@ -366,9 +366,9 @@ class Provider:
         answer = proven()
         return proven() if dpop.asks_for_nonce(answer) else answer
 
-    def device_authorization(self, *, scope: str, resource: str = "") -> wire.DeviceAuthorization:
+    def device_authorization(self, *, scope: str, resource: str = "", **pkce: str) -> wire.DeviceAuthorization:
         """Begin a device sign-in (RFC 8628 §3.1)."""
-        form = [(name, value) for name, value in (("scope", scope), ("resource", resource)) if value]
+        form = [(name, value) for name, value in (("scope", scope), ("resource", resource), *pkce.items()) if value]
         return wire.judge_device_authorization(
             self._post("device_authorization_endpoint", form, "signing in with a device code")
         )

@@ -587,7 +587,8 @@ def _judge(state: Refresh, answered: Answered, now: float) -> Next:
 
 def _granted(state: Refresh, answer: TokenAnswer, asked_at: float) -> Next:
     grant = _ours(state)
-    claims = unverified_claims(answer.id_token)
+    # A service is nobody whom an ID token could tell of; Keycloak sends one, about an account that stands for it.
+    claims = unverified_claims(answer.id_token) if grant.renewal == "refresh_token" else {}
     if claims and (detail := contradiction(claims, grant.key, grant.subject)):
         # OIDC Core §12.2: another issuer, client or person.  These tokens are nobody's here.
         dead = _dead(grant, "subject", detail)

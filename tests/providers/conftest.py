@@ -4,8 +4,11 @@
 One process serves the whole run; each test gets it emptied, with its counts at zero and its settings
 as they were. A test that needs its own, or a module that keeps one login, calls `start_oidc_provider`.
 
-A laptop without node skips these tests and says why; a run with `CI` set fails instead, since nobody
-reads the skips there.
+`keycloak` is Keycloak (`keycloak.py`). One process serves the whole run, too; each test gets a person and
+clients of its own.
+
+A laptop without node, or without Java and Maven, skips these tests and says why; a run with `CI` set fails
+instead, since nobody reads the skips there.
 """
 
 from __future__ import annotations
@@ -25,13 +28,19 @@ import filelock
 import pytest
 import requests
 from browser import Person
+from desk import AtTheScreen
+from keycloak import Keycloak, Missing, Server
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "processes"))  # where `crowd` is
+sys.path.insert(0, str(Path(__file__).parents[1] / "services"))  # where `scripted` is
+
+from crowd import Crowd, Launcher
+from relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 HERE: Final = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "processes"))  # where `crowd` is
-sys.path.append(str(HERE.parent / "services"))  # where `certificates` are
 SERVER: Final = HERE / "oidc_provider"
 INSTALL_SECONDS: Final = 180.0
 START_SECONDS: Final = 30.0
@@ -228,3 +237,64 @@ def oidc_provider(_shared_oidc_provider: OidcProvider) -> OidcProvider:
 def person() -> Person:
     """Ada, at a browser that has never seen the provider."""
     return Person("ada")
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch, person: Person) -> Iterator[AtTheScreen]:
+    """Where prompts of this process appear; Ada agrees to each unless the test says otherwise."""
+    screen = AtTheScreen()
+    screen.act = lambda prompt: person.open_authorization(prompt.url)
+    monkeypatch.setattr("loginonce.session.presenter_here", lambda *_: screen)
+    yield screen
+    screen.leave()
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Launcher]:
+    launcher = Launcher()
+    yield launcher
+    launcher.close()
+
+
+@pytest.fixture
+def crowd_at(launcher: Launcher, loginonce_home: Path) -> Iterator[Callable[..., Crowd]]:
+    """Gather processes that share the folder of logins; what is given by name goes into each one's `Session`."""
+    crowds: list[Crowd] = []
+
+    def gather(**session: Any) -> Crowd:
+        crowds.append(Crowd(launcher, loginonce_home, **session))
+        return crowds[-1]
+
+    yield gather
+    for crowd in crowds:
+        crowd.close()
+
+
+@pytest.fixture(scope="session")
+def keycloak_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One Keycloak for the whole run."""
+    try:
+        server = Server(tmp_path_factory.mktemp("keycloak") / "server.log")
+    except Missing as missing:
+        needs(str(missing))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def keycloak(keycloak_server: Server) -> Keycloak:
+    """A realm of a real Keycloak with a person and clients that no other test knows."""
+    return Keycloak(keycloak_server)
+
+
+@pytest.fixture
+def relay(keycloak_server: Server) -> Iterator[Relay]:
+    """What stands in front of Keycloak, and can lose its answers."""
+    with Relay(keycloak_server.url) as relay:
+        yield relay
+
+
+@pytest.fixture
+def relayed_keycloak(keycloak_server: Server, relay: Relay) -> Keycloak:
+    """As `keycloak`, by way of `relay`."""
+    return Keycloak(keycloak_server, url=relay.url)
