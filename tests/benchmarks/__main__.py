@@ -61,9 +61,8 @@ def main() -> int:
         finally:
             bench.end()
         print()
-        for standing in bench.standings.values():
-            if standing.why:
-                print(f"{standing.name}: {standing.why}")
+        if bench.standings:
+            print("\n".join(figures.beside(list(bench.standings.values()))), end="\n\n")
         if given.write or given.into:
             for path in figures.save(bench, found, into=given.into):
                 print(f"written: {path}")

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rows import Bench, Figure, Standing
+from rows import Bench, Figure, Standing, Storm
 
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
@@ -79,22 +79,32 @@ def markdown(figures: list[Figure], standings: list[Standing], where: dict[str, 
         if figure.target is not None and figure.row != "peers":
             found = value(figure) if figure.met else f"**{value(figure)}**"
             lines.append(f"| {figure.what} | {target(figure).removeprefix('≤ ')} | {found} |")
+    return "\n".join([*lines, "", *beside(standings)])
+
+
+def beside(standings: list[Standing]) -> list[str]:
+    """A table of loginonce and its peers; what could not be measured says why."""
     columns = ["import, CPU", "memory, MB", "one request, CPU", "new process, wall"]
     sizes = sorted({storm.size for standing in standings for storm in standing.storms})
-    lines += ["", "| | " + " | ".join([*columns, *(f"storm of {size}" for size in sizes)]) + " |"]
-    lines.append("|---|" + "---:|" * (len(columns) + len(sizes)))
+    lines = [f"| | shared by | {' | '.join([*columns, *(f'storm of {size}' for size in sizes)])} |"]
+    lines.append("|---|---|" + "---:|" * (len(columns) + len(sizes)))
     for standing in standings:
-        cells = [plain(standing.figures.get(name), name) for name in columns]
         by_size = {storm.size: storm for storm in standing.storms}
-        for size in sizes:
-            storm = by_size.get(size)
-            cells.append(
-                f"{storm.token_requests:g} requests, {storm.replays:g} replays, ended {storm.ended} of {storm.rounds}"
-                if storm
-                else "–"
-            )
-        lines.append(f"| {standing.name} {standing.version} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cells = [
+            f"{standing.name} {standing.version}".strip(),
+            standing.cache or "–",
+            *(plain(standing.figures.get(name), name) for name in columns),
+            *(told_of(by_size[size]) if size in by_size else "–" for size in sizes),
+        ]
+        if standing.why:
+            cells[-1] += f" ({standing.why})"
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def told_of(storm: Storm) -> str:
+    ended = f"ended in {storm.ended} of {storm.rounds}" if storm.ended else "kept"
+    return f"{storm.token_requests:g} requests, {storm.replays:g} replays: {ended}"
 
 
 def plain(number: float | None, column: str) -> str:

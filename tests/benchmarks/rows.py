@@ -474,7 +474,7 @@ def soak(bench: Bench) -> Iterator[Figure]:
         busy.append((stats["cpu"] - before) / seconds)
         took = sorted(one for answer in answers for one in answer["took"])
         tails[way].append(took[len(took) * 99 // 100])
-        return Cost(seconds / len(took))
+        return Cost(seconds / len(took), sum(answer["cpu"] for answer in answers) / len(took))
 
     try:
         crowd.ask("set_up", ways=[(way.name, folder) for way, folder in folders.items()])
@@ -634,7 +634,7 @@ def peers(bench: Bench) -> Iterator[Figure]:
             try:
                 standing.figures[name] = measure(bench, way)
             except Exception as error:
-                standing.why += f"{name}: {type(error).__name__}: {error}.  "
+                standing.why += f"{name}: {str(error)[:120]}; "
     storms(bench, [way for way in ways if not way.missing])
     ours = bench.standings[LOGINONCE.name]
     for storm in ours.storms:
@@ -680,7 +680,7 @@ def storms(bench: Bench, ways: list[Way], sizes: tuple[int, ...] = STORMS) -> No
                 folders = [bench.login(way, first=1) for _ in range(rounds)]
                 answers = crowd.ask("set_up", ways=[(way.name, folder) for folder in folders])
                 if any(answers):
-                    bench.standings[way.name].why += f"storm: {answers[0].get('message', '')[:200]}"
+                    bench.standings[way.name].why += f"storm: {answers[0].get('message', '')[:120]}; "
                     continue
                 time.sleep(1.05)  # until the provider, too, takes the token for ended
                 provider.answer_in(ANSWER_TIME)

@@ -205,6 +205,11 @@ def test_a_request_over_the_null_transport_has_its_token_on(name: str, tmp_path:
     assert request.headers["Authorization"] == "Bearer at_7"
 
 
+def test_what_a_peer_cannot_do_is_shown_with_the_reason() -> None:
+    absent = Standing("absent", why="absent is not installed")
+    assert figures.beside([standing(), absent])[-1].endswith("| – | – (absent is not installed) |")
+
+
 def standing() -> Standing:
     figures_of_it = {"import, CPU": 1.5, "memory, MB": 9.0, "one request, CPU": 1.2, "new process, wall": 1.1}
     return Standing("authlib", "1.9", figures=figures_of_it, storms=[Storm(8, 5, 8, 7, 5, 1, 0)])
@@ -220,7 +225,7 @@ def test_the_tables_take_the_place_of_the_old_ones_and_of_nothing_else() -> None
     assert made.endswith(f"\n{figures.END}\nafter\n")
     assert "| one request | 0.90 × | 0.71 × |" in made
     assert "| import | 1.05 × | **1.20 ×** |" in made
-    assert "8 requests, 7 replays, ended 5 of 5" in made
+    assert "| authlib 1.9 | – | 1.50 × | +9 MB | 1.20 × | 1.10 × | 8 requests, 7 replays: ended in 5 of 5 |" in made
     assert "old" not in made
     assert "untargeted" not in made
     with pytest.raises(ValueError, match="does not hold"):
