@@ -60,10 +60,11 @@ class Animal(member.Member):
         return {}
 
     def do_get(self, name: str, folder: str, url: str, at: float = 0.0) -> dict[str, Any]:
-        """One GET that begins at that moment; its status, and when it was over (POSIX seconds)."""
+        """One GET that begins at that moment; its status, when it was over (POSIX seconds), and its CPU (s)."""
         time.sleep(max(0.0, at - time.time()))
+        cpu = time.process_time()
         status = self._gets[name, folder](url, timeout=PATIENCE).status_code
-        return {"status": status, "over": time.time()}
+        return {"status": status, "over": time.time(), "cpu": time.process_time() - cpu}
 
     def do_get_in_threads(self, name: str, folder: str, url: str, threads: int, at: float = 0.0) -> dict[str, Any]:
         """The same in so many threads that share one session; when the last was over."""

@@ -308,7 +308,8 @@ class Herd:
         requests = provider.stats()["token_requests"]
         self._bench.require(not failed, f"{self.size} × {way.name}: {len(failed)} failed, such as {failed[:1]}")
         self._bench.require(requests == expected, f"{self.size} × {way.name}: {requests} token requests")
-        return Cost(max(answer.get("over", math.inf) for answer in answers) - at)
+        cpu = sum(answer.get("cpu", math.nan) for answer in answers)
+        return Cost(max(answer.get("over", math.inf) for answer in answers) - at, cpu)
 
     def _soon(self) -> float:
         return time.time() + 0.02 + self.size / 2000
@@ -317,11 +318,12 @@ class Herd:
         """The herd of plain requests, and one token round trip."""
         self._bench.provider.reset()
         herd = self._released(PLAIN, self._plain, self._soon(), 0)
-        return Cost(herd.wall + self.round_trip())
+        trip = self.round_trip()
+        return Cost(herd.wall + trip.wall, herd.cpu + trip.cpu)
 
-    def round_trip(self) -> float:
-        seconds: float = self.crowd.members[0].ask("round_trip", folder=self._bare)["seconds"]
-        return seconds
+    def round_trip(self) -> Cost:
+        answer = self.crowd.members[0].ask("round_trip", folder=self._bare)
+        return Cost(answer["seconds"], answer["cpu"])
 
     def _warm(self) -> None:
         self.crowd.ask("get", name=LOGINONCE.name, folder=self._ours, url=self._bench.provider.api)
@@ -403,7 +405,7 @@ def thread_herd(bench: Bench) -> Iterator[Figure]:
     def all_plain() -> Cost:
         provider.reset()
         taken = released(PLAIN, plain, time.time() + 0.05, 0)
-        return Cost(taken + herd.round_trip())
+        return Cost(taken + herd.round_trip().wall)
 
     try:
         at_expiry()
@@ -501,7 +503,7 @@ def growth(bench: Bench) -> Iterator[Figure]:
         herd = Herd(bench, size)
         try:
             herd.at_expiry()
-            trip = median(herd.round_trip() for _ in range(3))
+            trip = median(herd.round_trip().wall for _ in range(3))
             found = pairs_of(herd.at_expiry, herd.plain, bench.times(4, 2))
         finally:
             herd.close()
