@@ -47,7 +47,7 @@ def main() -> int:
     prepare()
     with tempfile.TemporaryDirectory(prefix="loginonce-bench-") as folder, Loopback() as provider:
         bench = Bench(provider, Path(folder), short=given.short, seconds=seconds)
-        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; files in {folder}\n")
+        print(f"load {bench.load:.1f} on {os.cpu_count()} cores; files in {folder}\n")
         print(f"{'what':<52} {'measured':>10}  {'target':<11}", flush=True)
         try:
             for name in given.only or ROWS:

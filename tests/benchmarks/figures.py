@@ -59,7 +59,7 @@ def surroundings(bench: Bench) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "load": [round(load, 1) for load in os.getloadavg()],
+        "load": round(bench.load, 1),
         "requests": metadata.version("requests"),
         "short": bench.short,
     }
@@ -68,6 +68,8 @@ def surroundings(bench: Bench) -> dict[str, Any]:
 def markdown(figures: list[Figure], standings: list[Standing], where: dict[str, Any]) -> str:
     """The README's tables; those without a target are in the JSON."""
     shortly = ", in the short form" if where["short"] else ""
+    if where["load"] > where["cores"] / 2:
+        shortly += f", while other programs kept it busy (load {where['load']:.0f})"
     machine = f"{where['system']}, {where['cores']} cores, Python {where['python']}, requests {where['requests']}"
     lines = [
         f"Measured on {where['date']} ({machine}){shortly}; × is the ratio to plain requests.",
@@ -178,7 +180,8 @@ def draw(told: dict[str, Any], chart: Path) -> bool:
     )
     for at, storm in enumerate(last):
         said = f"login ended in {storm['ended']} of {storm['rounds']}" if storm["ended"] else "login kept"
-        storms.text(0.15, at, said, va="center", fontsize=8)
+        where = 0.15 if storm["token_requests"] > 3 else storm["token_requests"] + 0.15
+        storms.text(where, at, said, va="center", fontsize=8)
     storms.set(title=f"{last[0]['size'] if last else 0} processes at expiry: token requests")
     storms.invert_yaxis()
 

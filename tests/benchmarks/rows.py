@@ -91,6 +91,7 @@ class Bench:
         self.provider = provider
         self.short = short
         self.seconds = seconds
+        self.load = os.getloadavg()[0]  # before it all
         self.wrong: list[str] = []
         self.standings: dict[str, Standing] = {}
         self.curve: list[dict[str, float]] = []
@@ -299,6 +300,8 @@ class Herd:
         self.crowd = bench.herd(size)
         self.crowd.ask("set_up", ways=[(LOGINONCE.name, self._ours), (PLAIN.name, self._plain)])
         self._lead = 0.15 + size * 0.004  # seconds in which everybody can make a request
+        self.alone: list[float] = []  # of each plain herd: its own seconds, and those of the round trip
+        self.trips: list[float] = []
 
     def _released(self, way: Way, folder: str, at: float, expected: int) -> Cost:
         """How long after that moment the last one had its answer."""
@@ -319,6 +322,8 @@ class Herd:
         self._bench.provider.reset()
         herd = self._released(PLAIN, self._plain, self._soon(), 0)
         trip = self.round_trip()
+        self.alone.append(herd.wall)
+        self.trips.append(trip.wall)
         return Cost(herd.wall + trip.wall, herd.cpu + trip.cpu)
 
     def round_trip(self) -> Cost:
@@ -503,17 +508,24 @@ def growth(bench: Bench) -> Iterator[Figure]:
         herd = Herd(bench, size)
         try:
             herd.at_expiry()
-            trip = median(herd.round_trip().wall for _ in range(3))
             found = pairs_of(herd.at_expiry, herd.plain, bench.times(4, 2))
         finally:
             herd.close()
-        ours, plain = median(a.wall for a, _ in found), median(b.wall for _, b in found)
-        part = median(a.wall - b.wall for a, b in found) + trip
-        bench.curve.append({"size": size, "ours": ours, "plain": plain - trip, "trip": trip, "refresh": part})
+        ours = [cost.wall for cost, _ in found]
+        part = median(all_ours - alone for all_ours, alone in zip(ours, herd.alone, strict=True))
+        bench.curve.append(
+            {
+                "size": size,
+                "ours": median(ours),
+                "plain": median(herd.alone),
+                "trip": median(herd.trips),
+                "refresh": part,
+            }
+        )
     small, large = bench.curve[0], bench.curve[-1]
-    slope = (large["ours"] / large["size"]) / (large["plain"] / large["size"])
+    all_in_all = large["ours"] / large["plain"]
     note = ", ".join(f"{point['size']:.0f}: {point['refresh'] * 1000:.0f} ms" for point in bench.curve)
-    yield Figure("growth", f"{sizes[-1]} processes at expiry / plain herd alone", slope, None, note=f"in {sizes}")
+    yield Figure("growth", f"{sizes[-1]} processes at expiry / plain herd alone", all_in_all, None, note=f"in {sizes}")
     # Constant: what the largest herd waits for its refresh is no more than what the smallest does.
     yield Figure(
         "growth", f"the refresh part, {sizes[-1]} / {sizes[0]} processes", large["refresh"] / small["refresh"], 1.15,
