@@ -177,7 +177,7 @@ def more_memory(way: Way, times: int) -> float:
 def in_instructions(what: str, name: str, counted: list[int] | None, target: float | None) -> Figure:
     """The first of them to the second."""
     if counted is None:
-        return Figure(name, what, math.nan, target, note="valgrind is not installed")
+        return Figure(name, what, math.nan, target, note="no valgrind that runs here")
     ours, plain = counted
     return Figure(name, what, ours / plain, target, note=f"{ours / 1e6:.2f} to {plain / 1e6:.2f} million")
 
@@ -550,14 +550,13 @@ def durable(bench: Bench) -> Iterator[Figure]:
     command = clients("first", folder, LOGINONCE.name, bench.provider.api)
     trace = Path(folder, "trace")
     bench.provider.reset()
-    if shutil.which("strace") is not None:
-        tracer = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", str(trace)]
-        subprocess.run([*tracer, *command], check=True, capture_output=True)
-        how = "strace"
-    else:
-        command.insert(1, str(HERE / "counted.py"))
-        subprocess.run(command, check=True, env={**os.environ, "BENCHMARK_TRACE": str(trace)})
-        how = "os.fsync wrapped"
+    tracer = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", str(trace)]
+    how = "strace"
+    if shutil.which("strace") is None or subprocess.run([*tracer, "true"], capture_output=True, check=False).returncode:
+        how = "os.fsync, wrapped"  # also where a container forbids to trace
+        tracer = [PYTHON, str(HERE / "counted.py"), str(trace)]
+        del command[0]
+    subprocess.run([*tracer, *command], check=True)
     synced = re.findall(r"f(?:data)?sync\([0-9]+<(.*)>\)", trace.read_text())
     folders = sum(os.path.isdir(path) for path in synced)
     bench.require(bench.provider.stats()["token_requests"] == 1, "durable writes: not one refresh")

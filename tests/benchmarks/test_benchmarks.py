@@ -123,6 +123,10 @@ def test_memory_is_that_of_the_child_and_not_of_who_started_it() -> None:
     del ballast
 
 
+def test_a_command_that_fails_has_no_count_of_instructions() -> None:
+    assert measure.instructions(["false"]) is None
+
+
 @pytest.mark.parametrize(
     ("figure", "met"),
     [
@@ -138,7 +142,7 @@ def test_a_target_is_met_from_its_own_side(figure: Figure, met: bool | None) -> 
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
-    assert "missed" not in figures.line(Figure("r", "w", math.nan, 1.0, note="valgrind is not installed"))
+    assert "missed" not in figures.line(Figure("r", "w", math.nan, 1.0, note="no valgrind that runs here"))
 
 
 # ── herds ────────────────────────────────────────────────────────────────────────────────────────────────
