@@ -63,7 +63,9 @@ def main() -> int:
         print()
         if bench.standings:
             print("\n".join(figures.beside(list(bench.standings.values()))), end="\n\n")
-        if given.write or given.into:
+        if (given.write or given.into) and bench.wrong:
+            print("nothing is written: something that must hold did not")
+        elif given.write or given.into:
             for path in figures.save(bench, found, into=given.into):
                 print(f"written: {path}")
     missed = [figure.what for figure in found if figure.met is False]

@@ -43,7 +43,7 @@ def target(figure: Figure) -> str:
 
 
 def verdict(figure: Figure) -> str:
-    return {None: "", True: "met", False: "missed"}[None if math.isnan(figure.measured) else figure.met]
+    return {None: "", True: "met", False: "missed"}[figure.met]
 
 
 def line(figure: Figure) -> str:
@@ -129,11 +129,14 @@ def save(bench: Bench, figures: list[Figure], *, into: Path | None = None) -> li
     results = (into or HERE) / RESULTS.name
     told = {
         "where": where,
-        "figures": [{**asdict(figure), "met": figure.met} for figure in figures],
+        "figures": [
+            {**asdict(figure), "measured": None if math.isnan(figure.measured) else figure.measured, "met": figure.met}
+            for figure in figures
+        ],
         "standings": [asdict(standing) for standing in standings],
         "growth": bench.curve,
     }
-    results.write_text(json.dumps(told, indent=1, ensure_ascii=False, default=str) + "\n", "utf-8")
+    results.write_text(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     written = [results]
     chart = (into or HERE) / CHART.name
     if draw(told, chart):

@@ -53,8 +53,8 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
-        if self.target is None:
+        """Whether the target is met; None where there is none, or nothing to be measured."""
+        if self.target is None or math.isnan(self.measured):
             return None
         return self.measured >= self.target if self.at_least else self.measured <= self.target
 

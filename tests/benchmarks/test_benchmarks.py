@@ -266,6 +266,14 @@ def test_the_chart_is_drawn_from_the_results(tmp_path: Path) -> None:
     assert not (tmp_path / "none.svg").exists()
 
 
+def test_the_results_are_json_in_which_a_gap_is_a_gap(bench: Bench, tmp_path: Path) -> None:
+    bench.standings = {"authlib": standing()}
+    (results,) = figures.save(bench, [Figure("r", "one", 0.5, 1.0), Figure("r", "two", math.nan, 1.0)], into=tmp_path)
+    told = json.loads(results.read_text("utf-8"))
+    assert [(each["measured"], each["met"]) for each in told["figures"]] == [(0.5, True), (None, None)]
+    assert told["standings"][0]["storms"][0]["replays"] == 7
+
+
 def test_one_command_lists_every_row() -> None:
     listed = subprocess.run([sys.executable, str(HERE), "--list"], capture_output=True, text=True, check=True).stdout
     assert [line.split()[0] for line in listed.splitlines()] == [*ROWS]
