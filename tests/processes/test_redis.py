@@ -25,7 +25,7 @@ import loginonce
 from loginonce.testing import FakeProvider, Fault, Stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
-from redis_server import Server, Wire, needs  # noqa: E402
+from redis_server import REDIS, VALKEY, Server, Wire, needs  # noqa: E402
 
 pytestmark = pytest.mark.real
 
@@ -38,9 +38,10 @@ SENT = "send.Send:sent"
 SHORT = {"send_timeout": 1.0, "wait_timeout": 15.0, "refusal_wait": 0.05}
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("redis"))
+@pytest.fixture(scope="module", params=[REDIS, VALKEY])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """On each program in turn."""
+    server = Server(tmp_path_factory.mktemp(request.param), kind=request.param)
     yield server
     server.stop()
 
@@ -193,7 +194,7 @@ def test_a_replica_that_takes_over_without_the_last_renewal_is_noticed_and_its_t
     wire: Wire,
     tmp_path: Path,
 ) -> None:
-    replica = Server(tmp_path / "replica", replicaof=f"127.0.0.1 {server.port}")
+    replica = Server(tmp_path / "replica", kind=server.kind, replicaof=f"127.0.0.1 {server.port}")
     try:
         until(lambda: replica.client().info("replication")["master_link_status"] == "up")
         knowing, ignorant = gather(store=wire.url, policy=SHORT).fork(2)
