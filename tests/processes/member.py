@@ -215,7 +215,7 @@ def _told(error: BaseException) -> dict[str, Any]:
     return {"error": type(error).__name__, "message": str(error), **told}
 
 
-def launch(control: socket.socket) -> None:
+def launch(control: socket.socket, kind: type[Member] = Member) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the members
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
@@ -224,7 +224,7 @@ def launch(control: socket.socket) -> None:
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             control.close()
-            Member().serve(socket.socket(fileno=descriptors[0]))
+            kind().serve(socket.socket(fileno=descriptors[0]))
             for thread in threading.enumerate():
                 if not thread.daemon and thread is not threading.current_thread():
                     thread.join()
