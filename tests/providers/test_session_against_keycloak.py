@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(120, func_only=True)  # the server's start has 
 SCOPE = "openid profile email"
 OFFLINE = f"{SCOPE} offline_access"
 QUICK = {"refusal_wait": 0.3}
-LIFE = 15
+LIFE = 10
 OLD_ENOUGH = LIFE / 10 + 0.1  # seconds: an access token that is younger is not renewed for a 401
 ONE = {"token_requests": 1, "refreshes_ok": 1, "refusals": 0, "replays": 0}
 NONE = {"token_requests": 0, "refreshes_ok": 0, "refusals": 0, "replays": 0}
@@ -414,11 +414,12 @@ def test_ten_processes_at_work_are_told_that_the_login_has_ended_and_one_login_r
     time.sleep(0.5)
     end(keycloak, lab, person)
     done = [member.hear() for member in crowd.members]
+    while 200 in statuses(crowd.call_together(keycloak.api)):
+        time.sleep(0.2)  # while it is busy Keycloak may go on to accept an access token, to its end
     told = [each for work in done for each in work["bad"]]
-    for _ in range(3):
-        told += crowd.call_together(keycloak.api)
+    told += [each for _ in range(3) for each in crowd.call_together(keycloak.api)]
     assert any(work["good"] for work in done)
-    assert {(each.get("error"), each.get("reason")) for each in told} == {("LoginRequired", "ended")}
+    assert {(each.get("status"), each.get("reason")) for each in told} == {(None, "ended")}
     sent = keycloak.sent()
     assert (sent["token_requests"], sent["replays"]) == (by_others + 1, replays)
     lab.login(flow="browser", force=True)
