@@ -459,9 +459,12 @@ def _file_store(address: str) -> TokenStore:
 def _keyring_store(address: str) -> TokenStore:
     from .stores.keyring import KeyringStore
 
-    if address != "keyring:":
-        raise ConfigurationError("there is one keyring, and its address is keyring:")
-    return KeyringStore()
+    folder = address.removeprefix("keyring:")
+    if folder and not os.path.isabs(folder):
+        raise ConfigurationError(
+            "there is one keyring, and its address is keyring: (or keyring:/folder, for what is no secret)"
+        )
+    return KeyringStore(folder or None)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from loginonce.errors import ConfigurationError, StoreError
 from loginonce.model import GrantKey, Secret
 from loginonce.refresh import Policy
 from loginonce.session import Session
+from loginonce.stores.remote import completed
 
 ISSUER = "https://id.example.org/realms/lab"
 KEY = GrantKey(ISSUER, "notebook")
@@ -257,6 +258,31 @@ def test_a_store_in_a_folder_is_the_same_wherever_a_program_starts(tmp_path: Pat
     assert open_store(f"file:{tmp_path}/x").identity == open_store(f"file://{tmp_path}/x").identity
     with pytest.raises(ConfigurationError, match="name the whole path"):
         open_store("file:logins")
+    with pytest.raises(ConfigurationError, match="keyring:/folder"):
+        open_store("keyring:logins")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "file:/srv/logins?lock=strict",
+        "keyring:",
+        "redis://ada:x@H:6379/0?wait=1",
+        "rediss://[::1]/2?prefix=lab",
+        "postgresql://ada:x@h/logins?sslmode=require",
+        "mariadb+pymysql://h/logins",
+        "sqlite:////srv/logins/db",
+        "redis://h?seal=env",
+    ],
+)
+def test_the_identity_of_a_store_is_an_address_that_opens_it(
+    address: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGINONCE_SEAL_KEY", "A" * 43 + "=")
+    store = open_store(address)
+    assert open_store(store.identity).identity == store.identity
+    assert ":x@" not in store.identity
 
 
 @pytest.mark.parametrize("address", ["carrier-pigeon:coop", "/srv/logins", "file"])
@@ -321,6 +347,28 @@ def test_a_profile_is_saved_also_where_the_file_system_has_no_locks(
     monkeypatch.setattr(fcntl, "flock", flock)
     add_profile(settings("https://id.example.org", client_id="notebook", profile="lab"))
     assert "lab" in profiles()
+
+
+@pytest.mark.parametrize(
+    ("address", "named", "whole"),
+    [
+        ("redis://h/0", "redis://:hush@h/0", "redis://:hush@h/0"),
+        ("redis://h/0?seal=env", "redis://:hush@h/0", "redis://:hush@h/0?seal=env"),
+        ("redis://h/0", "redis://:hush@h/0?seal=env", "redis://:hush@h/0"),
+        ("redis://ada@h/0?wait=1", "redis://ada:hu?sh@h/0?wait=2", "redis://ada:hu?sh@h/0?wait=1"),
+        ("redis://h/0", "rediss://:hush@h/0", "redis://h/0"),
+        ("redis://h/0", "redis://:hush@h/1", "redis://h/0"),
+        ("redis://h/0", "redis://ada:hush@h/0", "redis://h/0"),
+        ("redis://:own@h/0?wait=1", "redis://:hush@h/0", "redis://:own@h/0?wait=1"),
+        ("redis://h/0?wait=1", "redis://h/0", "redis://h/0?wait=1"),
+        ("file:/x", "file:/x?lock=strict", "file:/x"),
+        ("", "redis://:hush@h/0", ""),
+    ],
+)
+def test_a_password_completes_the_address_of_the_same_user_at_the_same_place(
+    address: str, named: str, whole: str
+) -> None:
+    assert str(completed(address, named)) == whole
 
 
 def test_a_session_that_is_sent_finds_the_password_of_its_store_where_it_arrives(

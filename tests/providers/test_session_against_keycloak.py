@@ -458,7 +458,21 @@ def test_an_api_that_asks_keycloak_has_all_told_before_their_token_ends(
     keycloak.log_out()
     keycloak.reset()
     for _ in range(3):
-        assert {each.get("reason") for each in crowd.call_together(keycloak.api)} == {"ended"}
+        told = crowd.call_together(keycloak.api)
+        assert {(each.get("status"), each.get("reason")) for each in told} == {(None, "ended")}
+    assert keycloak.sent() == REFUSED_ONCE
+
+
+def test_a_log_out_by_the_administrator_ends_an_offline_login_too(
+    keycloak: Keycloak, offline: loginonce.Session
+) -> None:
+    offline.login(username=keycloak.username, password=keycloak.password)
+    time.sleep(1.1)  # Keycloak notes the second, and what is of an earlier one is stale
+    keycloak.log_out()
+    keycloak.reset()
+    with pytest.raises(LoginRequired) as caught:
+        offline.source.renew()
+    assert caught.value.reason == "ended"
     assert keycloak.sent() == REFUSED_ONCE
 
 
@@ -495,7 +509,7 @@ def test_a_renewal_moves_the_end_of_the_login(keycloak: Keycloak, lab: loginonce
     keycloak.configure(client_session_idle_timeout=30)
     lab.login(username=keycloak.username, password=keycloak.password)
     before = lab.source.grant()
-    time.sleep(1.1)
+    time.sleep(2.1)
     lab.source.renew()
     after = lab.source.grant()
     assert before is not None
@@ -510,7 +524,7 @@ def test_an_offline_login_has_no_known_end_and_outlives_the_session(
     grant = offline.source.grant()
     assert grant is not None
     assert grant.refresh_expires_at is None  # "refresh_expires_in": 0 is not an end that has come
-    keycloak.log_out()
+    keycloak.end_sessions()
     assert keycloak.sessions() == []
     keycloak.reset()
     offline.source.renew()

@@ -214,6 +214,15 @@ def test_a_change_that_is_told_of_together_with_the_answer_is_not_missed(
     assert old != twin.stamp(KEY) == store.stamp(KEY)
 
 
+def test_an_ear_that_another_thread_has_closed_counts_as_one_with_news(store: RedisStore) -> None:
+    made, ear = store.stamp(KEY), store._ear
+    assert ear is not None
+    assert not ear.news()
+    ear._selector.close()
+    assert ear.news()
+    assert store.stamp(KEY) == made
+
+
 def test_what_a_forked_child_forgets_it_has_anew(server: Server, store: RedisStore) -> None:
     """The hook itself, in this process."""
     made, ear = store.stamp(KEY), store._ear
