@@ -29,7 +29,7 @@ def check_settings(made: Settings) -> Finding:
     profile = profiles().get(made.profile, {})
     used = [name for name in _OTHERS if os.environ.get(f"LOGINONCE_{name}")]
     idle: list[str] = []
-    counted = from_environment(profile or {"issuer": made.issuer})
+    counted = from_environment({**profile, "issuer": made.issuer})
     for name in _OF_THE_LOGIN:
         if os.environ.get(f"LOGINONCE_{name}", "").strip():
             counts = counted.get(name.lower()) and not profile.get(name.lower())
