@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import getpass
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from across import Seen, Sessions, SignIn
 
 import loginonce
-from loginonce.login.flow import Progress, Prompt
 from loginonce.providers import known
 from loginonce.testing import FakeProvider
-
-Sessions = Callable[..., loginonce.Session]
-SignIn = Callable[[loginonce.Session], loginonce.Account]
 
 
 @pytest.fixture
@@ -48,27 +44,6 @@ def signed_in(fake: FakeProvider, session: loginonce.Session) -> loginonce.Sessi
     """A session with a login from elsewhere."""
     session.login(tokens=fake.issue(scope=f"{session.settings.scope} offline_access"))
     return session
-
-
-class Seen:
-    """A presenter that keeps what it is shown."""
-
-    def __init__(self) -> None:
-        self.last: Progress | None = None
-
-    def show(self, progress: Progress) -> None:
-        self.last = progress
-
-    def prompt(self) -> Prompt:
-        """The prompt, as soon as it is there."""
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            if self.last is not None and self.last.error is not None:
-                raise self.last.error
-            if self.last is not None and self.last.prompt is not None:
-                return self.last.prompt
-            time.sleep(0.005)
-        raise AssertionError("nothing was shown")
 
 
 @pytest.fixture

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from across import each_provider
+from across import Sessions, each_provider
 
 import loginonce
-from conftest import Sessions
 from loginonce.errors import LoginRequired, TransportError
 from loginonce.refresh import Policy
 from loginonce.testing import FakeProvider

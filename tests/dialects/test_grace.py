@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from across import each_provider
+from across import Sessions, each_provider
 
 import loginonce
-from conftest import Sessions
 from loginonce.errors import LoginRequired, TransportError
 from loginonce.model import Grant
 from loginonce.providers import known

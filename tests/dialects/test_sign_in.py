@@ -5,10 +5,9 @@ from __future__ import annotations
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from across import each_provider
+from across import Seen, Sessions, SignIn, each_provider
 
 import loginonce
-from conftest import Seen, Sessions, SignIn
 from loginonce.errors import ConfigurationError, ProtocolError
 from loginonce.providers import known, names
 from loginonce.testing import FakeProvider, PageRefusedError

@@ -172,7 +172,8 @@ def check_provider(made: Settings, heard: Heard | None, kept: AuthorizationServe
         server.authorization_endpoint or server.device_authorization_endpoint
     ):
         return wrong("provider", f"it offers a person no way to sign in: {there}", "Check the issuer address")
-    return found("provider", f"its issuer matches; offers {there}{lacks}")
+    whose = "" if made.dialect.name == "any" else f"{made.dialect.title}: "
+    return found("provider", f"{whose}its issuer matches; offers {there}{lacks}")
 
 
 def check_clock(heard: Heard | None, grant: Grant | None, now: float) -> Finding:

@@ -55,7 +55,8 @@ class Dialect:
     provider's own session without an ID token in its address; `end_session_parameters` may name `{client_id}` and
     `{redirect_uri}`.  `withdraw`: the page where a person takes back what they granted.
 
-    `remarks` are for people.  `sources`: an address, or "not verified", and the names of the facts that it vouches for.
+    `example`: what a profile of one's own says at least.  `remarks` are for people.  `sources`: an address, or "not
+    verified", and the names of the facts that it vouches for.
     """
 
     name: str = "any"
@@ -95,6 +96,7 @@ class Dialect:
     end_session_parameters: Mapping[str, str] = field(default_factory=lambda: {"client_id": "{client_id}"}, hash=False)
     withdraw: str = ""
 
+    example: Mapping[str, str] = field(default_factory=dict, hash=False)
     remarks: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
 
@@ -196,7 +198,7 @@ _OURS = frozenset({
 _DEFAULTS: dict[str, Any] = {
     item.name: item.default if item.default_factory is MISSING else item.default_factory()
     for item in fields(Dialect)
-    if item.name not in ("name", "recognised_by", "sources")
+    if item.name not in ("name", "recognised_by", "example", "sources")
 }
 """The facts that can be said otherwise."""
 
@@ -235,6 +237,7 @@ def _fact(name: str, value: Any, present: Any, where: str) -> Any:
 
 
 ANY = Dialect(
+    example={"issuer": "https://id.example.org", "client_id": "notebook"},
     remarks=("Whatever it does otherwise can be said in the profile's table [profiles.NAME.dialect].",),
     sources={
         "https://openid.net/specs/openid-connect-core-1_0.html#OfflineAccess": "scope offline offline_prompt",

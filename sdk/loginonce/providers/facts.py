@@ -25,6 +25,7 @@ _KEYCLOAK = Dialect(
     grace="count",
     refresh_idle=1800.0,
     refusals=(),
+    example={"host": "id.example.org", "realm": "lab", "client_id": "notebook"},
     remarks=(
         (
             "With the scope openid a login lasts as long as the realm's session (30 minutes unused, 10 hours in all, unless "
@@ -52,6 +53,7 @@ _AUTHENTIK = Dialect(
     redirect_uri=FIXED,
     loopback="registered port",
     device="yes",
+    example={"host": "id.example.org", "application": "lab", "client_id": "notebook"},
     remarks=(
         "Its provider has to have the scope mapping offline_access, or no refresh token comes.",
         "A refresh token is replaced when less than the provider's threshold is left of it; 0 replaces it each time.",
@@ -74,6 +76,7 @@ _ZITADEL = Dialect(
     device="yes",
     rotation="always",
     refresh_ends_access=True,
+    example={"domain": "example.zitadel.cloud", "client_id": "2700000000@lab"},
     remarks=(
         "Refresh tokens are switched on in the application's settings.",
         "There is no grace: an answer that is lost costs a sign-in (zitadel/zitadel#9631).",
@@ -99,8 +102,9 @@ _GOOGLE = Dialect(
     grace="forever",
     reuse_interval=DAY,
     refresh_idle=180 * DAY,
-    objections=("deleted_client", "org_internal", "admin_policy_enforced", "restricted_client"),
+    objections=("deleted_client", "org_internal", "admin_policy_enforced"),
     withdraw="https://myaccount.google.com/connections",
+    example={"client_id": "1234-abcd.apps.googleusercontent.com"},
     remarks=(
         'Register a client of the type "Desktop app"; it has a client secret, which is no secret and has to be sent.',
         "Without prompt=consent only the first sign-in of a person brings a refresh token.",
@@ -142,6 +146,7 @@ _SPOTIFY = Dialect(
     revocation="no",
     end_session=False,
     withdraw="https://www.spotify.com/account/apps/",
+    example={"client_id": "0123456789abcdef"},
     remarks=(
         "Six months after the sign-in the refresh token ends, however often it was used.",
         (
@@ -155,8 +160,7 @@ _SPOTIFY = Dialect(
         "https://developer.spotify.com/documentation/web-api/reference/get-current-users-profile": "claims",
         "https://developer.spotify.com/blog/2026-06-18-refresh-token-expiration": "refresh_life",
         "https://developer.spotify.com/documentation/web-api/tutorials/refreshing-tokens": "rotation offline",
-        "https://support.spotify.com/article/spotify-on-other-apps/": "withdraw",
-        "not verified": "discovered resource_parameter device revocation end_session",
+        "not verified": "discovered resource_parameter device revocation end_session withdraw",
     },
 )
 
@@ -177,6 +181,7 @@ _ENTRA = Dialect(
     refresh_idle=90 * DAY,
     revocation="no",
     withdraw="https://myapps.microsoft.com",
+    example={"tenant": "11111111-2222-3333-4444-555555555555", "client_id": "66666666-7777-8888-9999-000000000000"},
     remarks=(
         "The tenant is the directory's ID (a GUID): its issuer names it so, also where a domain was asked for.",
         (
@@ -188,9 +193,7 @@ _ENTRA = Dialect(
     ),
     sources={
         "https://learn.microsoft.com/en-us/entra/identity-platform/v2-protocols-oidc": "issuer places recognised_by scope",
-        "https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow": (
-            "offline_prompt resource_parameter"
-        ),
+        "https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow": ("offline_prompt"),
         "https://learn.microsoft.com/en-us/entra/identity-platform/reply-url": "redirect_uri",
         "https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-device-code": "device",
         "https://learn.microsoft.com/en-us/entra/identity-platform/refresh-tokens": (
@@ -199,7 +202,7 @@ _ENTRA = Dialect(
         "https://learn.microsoft.com/en-us/answers/questions/1158831/invalidate-old-refresh-token-after-using-it-to-get": (
             "revocation"
         ),
-        "not verified": "withdraw",
+        "not verified": "withdraw resource_parameter",
     },
 )
 
@@ -217,6 +220,7 @@ _AUTH0 = Dialect(
     loopback="registered port",
     device="yes",
     grace="sibling",
+    example={"domain": "example.eu.auth0.com", "client_id": "AbCdEf", "resource": "https://api.example.org"},
     remarks=(
         'The API has to "Allow Offline Access", and is named by resource=… (which Auth0 calls its audience).',
         (
@@ -254,6 +258,7 @@ _OKTA = Dialect(
     grace_seconds=30.0,
     refresh_idle=7 * DAY,
     end_session=False,
+    example={"domain": "example.okta.com", "client_id": "0oa1"},
     remarks=(
         (
             'The application has to allow the grant type "Refresh Token".  Native applications keep one refresh token '
@@ -301,6 +306,7 @@ _GITHUB = Dialect(
     revocation="no",
     end_session=False,
     withdraw="https://github.com/settings/apps/authorizations",
+    example={"client_id": "Iv23li"},
     remarks=(
         (
             'Permissions stand in the app\'s settings, not in a scope.  "User-to-server token expiration" has to be on, or '
@@ -338,6 +344,7 @@ _GITLAB = Dialect(
     device="yes",
     rotation="always",
     refresh_ends_access=True,
+    example={"client_id": "0123456789abcdef", "scope": "openid profile read_api"},
     remarks=(
         "Add the scopes of the API that is meant (read_api, api, read_repository, …).",
         "Access tokens last two hours.  Device codes came with GitLab 17.1.",
@@ -360,6 +367,7 @@ _DEX = Dialect(
     grace="same successor",
     refusals=("invalid_request",),
     revocation="not verified",
+    example={"issuer": "https://dex.example.org", "client_id": "notebook"},
     remarks=(
         "Rotation can be switched off, and the grace is its reuseInterval (expiry.refreshTokens in its configuration).",
         "A replay, and a refresh token that has ended, are refused with invalid_request.",
@@ -381,6 +389,7 @@ _HYDRA = Dialect(
     rotation="always",
     grace="sibling",
     refresh_ends_access=True,
+    example={"issuer": "https://example.projects.oryapis.com", "client_id": "notebook"},
     remarks=(
         (
             "The grace is its rotation_grace_period (none unless set, 5 minutes at most without a count): each use within "
@@ -411,6 +420,7 @@ _COGNITO = Dialect(
     error_members=("error", "__type"),
     description_members=("error_description", "message"),
     end_session_parameters={"client_id": "{client_id}", "logout_uri": "{redirect_uri}"},
+    example={"region": "eu-west-1", "pool": "eu-west-1_AbCdEf", "client_id": "1example"},
     remarks=(
         'The pool needs a domain, and the app client the grant "authorization code".',
         "Rotation and its grace (0 to 60 seconds) are the app client's settings; without it one refresh token stays.",
@@ -459,6 +469,7 @@ _SUPABASE = Dialect(
     error_members=("error", "error_code"),
     description_members=("error_description", "msg"),
     revocation="not verified",
+    example={"project": "abcdefgh", "client_id": "11111111-2222-3333-4444-555555555555"},
     remarks=(
         "This is its OAuth 2.1 server, which has to be switched on, with a page of your own that asks for consent.",
         ("The parent of the active refresh token may come again at any time, and gets the active one; an older one, "
@@ -469,11 +480,11 @@ _SUPABASE = Dialect(
         "https://supabase.com/docs/guides/auth/oauth-server/getting-started": (
             "issuer places recognised_by scope redirect_uri loopback"
         ),
-        "https://supabase.com/docs/guides/auth/oauth-server/oauth-flows": "offline device",
+        "https://supabase.com/docs/guides/auth/oauth-server/oauth-flows": "offline",
         "https://supabase.com/docs/guides/auth/sessions": "rotation grace grace_seconds reuse_interval",
         "https://github.com/supabase/auth/issues/2829": "error_members description_members refusals",
         "https://supabase.com/docs/guides/auth/debugging/error-codes": "deferrals",
-        "not verified": "revocation",
+        "not verified": "device revocation",
     },
 )  # fmt: skip
 
