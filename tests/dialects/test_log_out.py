@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import requests
-from across import each_provider
+from across import Sessions, each_provider
 
 import loginonce
 from loginonce.providers import known
@@ -29,3 +30,18 @@ def test_the_address_that_ends_the_browsers_session_does_so_or_is_not_given(
     assert bool(url) == (fake.end_session not in ("absent", "hint"))
     if url:
         assert "signed out" in requests.get(url, timeout=10).text
+
+
+@pytest.mark.parametrize("name", ["auth0"])
+def test_an_end_point_that_the_metadata_leaves_out_is_known_anyway(
+    fake: FakeProvider, signed_in: loginonce.Session
+) -> None:
+    fake.end_session = "absent"
+    assert signed_in.logout().end_session_url == f"{fake.issuer}/v2/logout?client_id={fake.public_client_id}"
+
+
+@pytest.mark.parametrize("name", ["cognito"])
+def test_cognito_comes_back_to_the_redirect_uri_that_was_said(fake: FakeProvider, session_of: Sessions) -> None:
+    fake.redirect_uris = ("http://localhost:9000/",)
+    url = session_of("cognito", redirect_uri="http://localhost:9000/").logout().end_session_url
+    assert "signed out" in requests.get(url, timeout=10).text

@@ -21,6 +21,7 @@ def test_a_browser_sign_in_brings_a_login_that_renews_itself(
     assert (account.subject, account.renews) == ("ada", True)
     assert account.name == ("Ada Lovelace" if "profile" in session.settings.scope or account.claims else "")
     assert session.get(fake.api("/runs")).json()["subject"] == "ada"
+    assert any(event.kind == "discovery" for event in fake.log) == fake.metadata
 
 
 @each_provider("sign in", among=["google", "github", "any"])

@@ -44,8 +44,10 @@ def _add_metadata(app: Flask, provider: "FakeProvider") -> None:
 
     @app.before_request
     def is_published() -> AnyResponse | None:
-        unpublished = request.path.startswith("/.well-known/") and not provider.metadata
-        return Response("not found", 404) if unpublished else None
+        if provider.metadata or not request.path.startswith("/.well-known/"):
+            return None
+        provider.events.add("discovery", detail="not published")
+        return Response("not found", 404)
 
     @app.get("/.well-known/openid-configuration")
     def openid_configuration() -> Json:
