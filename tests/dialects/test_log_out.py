@@ -34,10 +34,10 @@ def test_the_address_that_ends_the_browsers_session_does_so_or_is_not_given(
 
 @pytest.mark.parametrize("name", ["auth0"])
 def test_an_end_point_that_the_metadata_leaves_out_is_known_anyway(
-    fake: FakeProvider, signed_in: loginonce.Session
+    fake: FakeProvider, session: loginonce.Session
 ) -> None:
     fake.end_session = "absent"
-    assert signed_in.logout().end_session_url == f"{fake.issuer}/v2/logout?client_id={fake.public_client_id}"
+    assert session.logout().end_session_url == f"{fake.issuer}/v2/logout?client_id={fake.public_client_id}"
 
 
 @pytest.mark.parametrize("name", ["cognito"])
