@@ -1,7 +1,8 @@
 """Settings of a login: from the caller, from a profile in the configuration file, from the environment.
 
 What the caller says counts before what the profile says, and that before `LOGINONCE_ISSUER`, `…_CLIENT_ID`,
-`…_CLIENT_SECRET`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.  `LOGINONCE_PROFILE` names the profile where the caller
+`…_CLIENT_SECRET`, `…_PRIVATE_KEY`, `…_CERTIFICATE`, `…_CERTIFICATE_KEY`, `…_DPOP`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.
+`LOGINONCE_PROFILE` names the profile where the caller
 names nothing.
 
 The environment speaks of one login.  Where its issuer or its client is another than the one that was named, its
@@ -12,6 +13,8 @@ Whose login it is can be said by a provider's name (`google`, `keycloak`: see `p
 made of (`realm`, `tenant`, …) in place of the issuer; or the issuer is recognised.  Either gives the `Dialect`, of
 which a profile can say everything otherwise, and what holds where nobody says: the scope, and the policy's
 `reuse_interval`.
+
+A private key is a file's path, or its text (PEM, JWK), which is meant for the environment and is never saved.
 """
 
 from __future__ import annotations
@@ -48,6 +51,8 @@ __all__ = [
     "Settings",
     "add_profile",
     "from_environment",
+    "key_file",
+    "key_or_path",
     "open_store",
     "profile_name",
     "profiles",
@@ -68,6 +73,8 @@ class Settings:
     `grant`: how the login comes about ("" = a person signs in).  `server`: metadata known better than the
     provider's documents say it.  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
     `dialect`: how the provider speaks, see `providers`.
+    `private_key`: a path, or as a `Secret` the text of a key.  `certificate`, `certificate_key`: paths, the second ""
+    where the first file holds both.  `assertion_audience`: see `model.Client`.  `dpop`: bind tokens to a key.
     """
 
     issuer: str
@@ -83,6 +90,12 @@ class Settings:
     server: Mapping[str, Any] = field(default_factory=dict, hash=False)
     policy: Policy = field(default_factory=Policy)
     profile: str = ""
+    private_key: str = ""
+    certificate: str = ""
+    certificate_key: str = ""
+    token_endpoint_auth_signing_alg: str | None = None
+    assertion_audience: str = ""
+    dpop: bool = False
     dialect: Dialect = ANY
 
     @property
@@ -96,17 +109,28 @@ class Settings:
         usual = {**_DEFAULTS, "scope": self.dialect.scope}
         for name in _OPTIONS:
             value = getattr(self, name)
+            if name == "private_key":
+                value = key_file(value)
             if value and value != usual.get(name):
-                words += [f"--{name.replace('_', '-')}", public(value) if name == "store" else value]
+                words.append(f"--{name.replace('_', '-')}")
+                words += [] if value is True else [public(value) if name == "store" else value]
         return shlex.join(words)
 
 
 _TEXTS = (
     "issuer", "client_id", "client_secret", "token_endpoint_auth_method", "scope", "account", "resource",
-    "redirect_uri", "grant", "store",
+    "redirect_uri", "grant", "store", "private_key", "certificate", "certificate_key",
+    "token_endpoint_auth_signing_alg", "assertion_audience",
 )  # fmt: skip
-_OPTIONS = ("scope", "account", "resource", "redirect_uri", "grant", "store")
-_FROM_ENVIRONMENT = ("issuer", "client_id", "client_secret", "scope", "account", "store")
+_OPTIONS = (
+    "scope", "account", "resource", "redirect_uri", "grant", "store", "private_key", "certificate", "certificate_key",
+    "dpop",
+)  # fmt: skip
+_FROM_ENVIRONMENT = (
+    "issuer", "client_id", "client_secret", "scope", "account", "store", "private_key", "certificate",
+    "certificate_key", "dpop",
+)  # fmt: skip
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _DEFAULTS = {item.name: item.default for item in fields(Settings)}
 
 
@@ -129,7 +153,7 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
     members |= {name: value for name, value in given.items() if value not in (None, "", {})}
     provider = _provider(members, where)
     for name, value in from_environment(members).items():
-        if value and not members.get(name):
+        if value and members.get(name) in (None, ""):
             members[name] = value
     if provider is not None and not members.get("issuer"):
         provider.at({})  # raises, and says what is missing
@@ -187,6 +211,14 @@ def _checked(members: dict[str, Any], *, where: str, provider: Dialect | None = 
         )
     if secret := members.get("client_secret"):
         members["client_secret"] = Secret(secret)
+    members["private_key"] = key_or_path(members.get("private_key"))
+    for name in ("certificate", "certificate_key"):
+        if members.get(name):
+            members[name] = _whole_path(members[name])
+    if isinstance(members.get("dpop"), str):
+        members["dpop"] = _SWITCH.get(members["dpop"].lower())
+    if not isinstance(members.get("dpop", False), bool):
+        raise ConfigurationError(f"dpop of {where} has to be true or false")
     if store := members.get("store"):
         members["store"] = Address(store)
     if members.get("grant") == "client_credentials":
@@ -216,6 +248,24 @@ def _dialect(members: dict[str, Any], provider: Dialect | None, where: str) -> D
     if said is not None and not isinstance(said, Mapping):
         raise ConfigurationError(f"the dialect of {where} has to be a table: see loginonce providers")
     return dialect.but(said, where) if said else dialect
+
+
+def key_or_path(given: str | None) -> str:
+    """A private key as it may be kept: its text as a `Secret`, its path whole."""
+    if not given or isinstance(given, Secret):
+        return given or ""
+    if given.lstrip().startswith(("-----BEGIN", "{")):
+        return Secret(given)
+    return _whole_path(given)
+
+
+def key_file(private_key: str) -> str:
+    """What of a private key may be saved and sent: its path, or nothing."""
+    return "" if isinstance(private_key, Secret) else private_key
+
+
+def _whole_path(given: str) -> str:
+    return os.path.abspath(os.path.expanduser(given))
 
 
 def _issuer(given: str, where: str) -> str:
@@ -283,7 +333,7 @@ def _profile(name: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
             f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID, or name a provider: see loginonce "
             "providers"
         )
-    if "client_secret" in found[name]:
+    if "client_secret" in found[name] or isinstance(key_or_path(str(found[name].get("private_key", ""))), Secret):
         _warn_if_open(config_file())
     return dict(found[name])
 
@@ -401,7 +451,7 @@ def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
 
 
 def _without_secrets(made: Settings) -> Settings:
-    return replace(made, client_secret=None, store=public(made.store))
+    return replace(made, client_secret=None, private_key=key_file(made.private_key), store=public(made.store))
 
 
 @contextmanager
@@ -427,12 +477,12 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _table(made: Settings) -> str:
-    members: dict[str, Any] = {name: getattr(made, name) for name in _TEXTS if name != "client_secret"}
+    made = _without_secrets(made)
+    members: dict[str, Any] = {name: getattr(made, name) for name in (*_TEXTS, "dpop")}
     if made.dialect.name != recognised(made.issuer).name:
         members["provider"] = made.dialect.name
     members["dialect"] = made.dialect.changes()
     standard = Policy(reuse_interval=made.dialect.reuse_interval)
-    members["store"] = public(made.store)
     members["server"] = dict(made.server)
     members["policy"] = {
         item.name: value

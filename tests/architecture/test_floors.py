@@ -14,8 +14,8 @@ import loginonce
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(loginonce.__file__).parent
 PURE = (
-    "errors", "address", "model", "providers/__init__", "providers/facts", "record", "challenge", "wire", "metadata",
-    "idtoken", "refresh",
+    "errors", "address", "model", "providers/__init__", "providers/facts", "record", "challenge", "wire",
+    "authentication", "dpop", "metadata", "idtoken", "refresh",
 )  # fmt: skip
 LOW = (
     *PURE, "transport", "home", "text", "client", "source", "watch",
@@ -23,8 +23,8 @@ LOW = (
 )  # fmt: skip
 
 CALCULATES = {
-    "__future__", "base64", "collections", "dataclasses", "datetime", "email", "hashlib", "html", "ipaddress", "json",
-    "math", "re", "typing", "urllib", "warnings",
+    "__future__", "base64", "collections", "dataclasses", "datetime", "email", "functools", "hashlib", "html",
+    "ipaddress", "json", "math", "re", "typing", "urllib", "warnings",
 }  # fmt: skip
 """What the pure floor may import of the standard library: nothing that reads, writes, waits or rolls dice."""
 

@@ -143,6 +143,7 @@ def _complete_provider(_context: click.Context, _parameter: click.Parameter, inc
     return [name for name in names() if name.startswith(incomplete)]
 
 
+_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _PROFILE = click.argument("profile", required=False, shell_complete=_complete)
 
 
@@ -161,6 +162,10 @@ def loginonce() -> None:
 @click.option("--provider", metavar="NAME", help="A provider that is known by name; see: loginonce providers.")
 @click.option("--at", metavar="WHAT=WHERE", multiple=True, help="Where it is, such as --at realm=lab.")
 @click.option("--client-id", metavar="ID", help="Who this program is to the provider.")
+@click.option("--private-key", type=_FILE, help="The client's private key, as PEM or JWK (private_key_jwt).")
+@click.option("--certificate", type=_FILE, help="The client's certificate, for mutual TLS.")
+@click.option("--certificate-key", type=_FILE, help="The key of the certificate, if it is not in the same file.")
+@click.option("--dpop", is_flag=True, help="Bind the tokens to a key that is kept with the login (RFC 9449).")
 @click.option("--scope", metavar="SCOPES", help="What to ask for, separated by spaces.  [default: openid]")
 @click.option("--account", metavar="NAME", help="Keeps several logins at one provider apart.")
 @click.option("--resource", metavar="ADDRESS", help="The API that the token is for (RFC 8707).")
@@ -215,9 +220,9 @@ def _login(
     refresh_token_stdin: bool,
     provider: str | None,
     at: tuple[str, ...],
-    **given: str | None,
+    **given: Any,
 ) -> None:
-    asked = {name: value for name, value in given.items() if value}
+    asked: dict[str, Any] = {name: value for name, value in given.items() if value}
     if provider is None and "issuer" not in asked and profile in names() and profile not in profiles():
         provider = profile
     asked |= _placed(provider, at, asked.get("issuer"))
@@ -427,8 +432,10 @@ def token(profile: str | None) -> None:
     It is renewed first if need be.  Nobody is ever asked: where a person has to sign in, nothing is printed and
     the exit code is 4.
     """
-    access_token = _session(profile).source.token().access_token
-    sys.stdout.write(f"{access_token}\n")
+    usable = _session(profile).source.token()
+    if usable.dpop_key is not None:
+        say("This token is bound to a key of its login (DPoP): without a proof by that key no API takes it")
+    sys.stdout.write(f"{usable.access_token}\n")
     sys.stdout.flush()
 
 
