@@ -47,6 +47,7 @@ from .stores.remote import Address, completed, public
 from .wire import Members
 
 __all__ = [
+    "FROM_ENVIRONMENT",
     "GrantType",
     "Settings",
     "add_profile",
@@ -126,7 +127,7 @@ _OPTIONS = (
     "scope", "account", "resource", "redirect_uri", "grant", "store", "private_key", "certificate", "certificate_key",
     "dpop",
 )  # fmt: skip
-_FROM_ENVIRONMENT = (
+FROM_ENVIRONMENT = (
     "issuer", "client_id", "client_secret", "scope", "account", "store", "private_key", "certificate",
     "certificate_key", "dpop",
 )  # fmt: skip
@@ -181,7 +182,7 @@ def _provider(members: dict[str, Any], where: str) -> Dialect | None:
 
 def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
     """What the environment adds to a login of which this much is known."""
-    found = Members({name: os.environ.get(f"LOGINONCE_{name.upper()}", "").strip() for name in _FROM_ENVIRONMENT})
+    found = Members({name: os.environ.get(f"LOGINONCE_{name.upper()}", "").strip() for name in FROM_ENVIRONMENT})
     for name in ("issuer", "client_id"):
         known = members.get(name)
         if known and found[name] and str(known).rstrip("/") != found[name].rstrip("/"):
