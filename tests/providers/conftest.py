@@ -65,12 +65,14 @@ class OidcProvider:
 
     `settings` and their defaults stand at the top of `server.mjs`: `access_token_ttl`,
     `refresh_token_ttl`, `device_code_ttl` (seconds), `rotation`, `id_token_claims`, `redirect_uris`,
-    `token_delay` (seconds), `drop_token_answers` (how many refreshes lose their answer).
+    `token_delay` (seconds), `drop_token_answers` (how many refreshes lose their answer), `dpop_nonces`,
+    `clients` (more of them, by their metadata), `tls` (for clients with certificates).
 
     `process` is the server's process; `issuer` is its URL.
     """
 
     client_id: Final = "notebook"  # public: code, device, refresh; any port at http://127.0.0.1/callback
+    bound_client_id: Final = "bound"  # the same, but for its tokens, which it gets only with a DPoP proof
     post_logout_redirect_uri: Final = "http://127.0.0.1/signed-out"  # any port, too
     service_client_id: Final = "service"  # confidential: client_credentials, by HTTP Basic
     service_client_secret: Final = "service-secret-for-the-tests-only"
@@ -117,7 +119,8 @@ class OidcProvider:
 
         `token_requests`, `refreshes_ok`, `refusals` (all errors of the token end point but pending),
         `refusals_by_error`, `replays` (a spent refresh token presented, or one presented twice at a
-        time), `dropped`, `revocations`, `api_ok`, `api_401`.
+        time), `dropped`, `revocations`, `api_ok`, `api_401`, `api_nonces` and `token_nonces` (requests that
+        were refused for the nonce in their proof, and are not among the others).
         """
         return self._ask("GET", "/_test/stats")
 
@@ -132,6 +135,10 @@ class OidcProvider:
     def end_session(self, account: str | None = None) -> None:
         """An administrator ends everything of one account, or of all: sessions, grants, tokens."""
         self._ask("POST", "/_test/end_session", **({"account": account} if account else {}))
+
+    def renew_nonces(self) -> None:
+        """The API wants another nonce from now on."""
+        self._ask("POST", "/_test/renew_nonces")
 
     def revoke_access_tokens(self, account: str | None = None) -> None:
         """Access tokens die and nobody is told; refresh tokens stay good."""

@@ -35,11 +35,11 @@ from ..errors import (
     StoreError,
 )
 from ..model import Account, Grant, Secret, scope_set
-from ..refresh import grant_of_login
+from ..refresh import grant_of_login, shortfall
 from ..source import LoginSource
 from ..text import plain
 from ..wire import Members
-from .browser import DEFAULT_REDIRECT_URI, BrowserFlow
+from .browser import BrowserFlow
 from .choose import FlowName, choose
 from .device import DeviceFlow
 from .flow import ClientCredentialsFlow, HandedFlow, LoginFlow, PasswordFlow, Presenter, Progress, Prompt, SignedIn
@@ -365,7 +365,7 @@ class SignIn:
         if named == "device":
             way = DeviceFlow(provider, scope, resource)
         else:
-            redirect_uri = self._made.redirect_uri or DEFAULT_REDIRECT_URI
+            redirect_uri = self._made.redirect_uri or provider.dialect.redirect_uri
             way = BrowserFlow(provider, scope, resource, redirect_uri)
             # A presenter with a field for the address can offer both ways back.
             way.receive = named == "browser" or not self._types
@@ -415,7 +415,8 @@ class SignIn:
             if self._cancelled.is_set():
                 raise _Cancelled
             active = _active(self._source)
-            if active is not None and active.epoch > self._epoch and self._needs <= scope_set(active.scope):
+            dpop = self._source.provider.dpop
+            if active is not None and active.epoch > self._epoch and not shortfall(active, self._needs, dpop=dpop):
                 raise _Elsewhere
             self._board.beat(time.time())
             left = until - time.monotonic()
