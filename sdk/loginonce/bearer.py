@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -20,16 +20,19 @@ from requests.cookies import extract_cookies_to_jar
 from requests.utils import rewind_body
 
 from .address import origin, secure
-from .challenge import bearer_challenge
+from .challenge import bearer_challenge, step_up
 from .model import Secret, TokenSet
 from .source import TokenSource
 
-__all__ = ["BearerAuth", "answer_401", "forget", "put_on", "take_off"]
+__all__ = ["WORTH_A_LOOK", "BearerAuth", "answer_401", "forget", "put_on", "take_off"]
 
 log = logging.getLogger("loginonce")
 
 NOT_MENDED_BY_A_REFRESH = frozenset({"insufficient_scope", "insufficient_user_authentication"})
 """Challenges that ask for another sign-in, not for another token (RFC 6750 §3.1, RFC 9470 §3)."""
+
+WORTH_A_LOOK = (401, 403)
+"""Answers that may say what is wrong with the token."""
 
 WORTH_READING = 64 * 1024
 """Bytes of a refused answer that cost less than a new connection."""
@@ -70,12 +73,13 @@ def answer_401(
     """What the caller gets for a 401: the answer to one more try with a newer token, or this one.
 
     One refresh and one resend at most (I10).  A body that cannot be rewound is not sent again: the refresh
-    happens, the 401 is returned (HAZARDS 24).  Raises what `TokenSource.token` raises.
+    happens, the 401 is returned (HAZARDS 24).  Also for a 403, which no token mends.  Raises what `TokenSource.token`
+    raises, and `StepUpRequired` where the API names a sign-in that would help.
     """
     request = response.request
     challenge = bearer_challenge(response.headers.get("WWW-Authenticate", "")) or {}
-    if challenge.get("error") in NOT_MENDED_BY_A_REFRESH:
-        return response
+    if response.status_code != 401 or challenge.get("error") in NOT_MENDED_BY_A_REFRESH:
+        return _unless_step_up(challenge, carried, response)
     try:
         newer = source.token(rejected=carried)
     except BaseException:
@@ -100,6 +104,18 @@ def answer_401(
     again.request = request
     again.elapsed = response.elapsed + timedelta(seconds=time.perf_counter() - began)
     return again
+
+
+def _unless_step_up(challenge: Mapping[str, str], carried: TokenSet, response: requests.Response) -> requests.Response:
+    wanted = step_up(challenge, carried.scope)
+    if wanted is None:
+        return response
+    if _short(response):
+        response.content  # noqa: B018 - for who catches it
+    else:
+        response.close()
+    wanted.response = response
+    raise wanted
 
 
 def _short(response: requests.Response) -> bool:
@@ -161,7 +177,7 @@ class BearerAuth(AuthBase):
             if origin(request.url or "") != origin(url):
                 return None
             take_off(request)
-            if response.status_code != 401:
+            if response.status_code not in WORTH_A_LOOK:
                 return None
             connection: Any = response.connection
             return answer_401(self._source, token, response, lambda again: connection.send(again, **settings))

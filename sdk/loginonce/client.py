@@ -20,8 +20,12 @@ from urllib.parse import urlencode
 
 from . import idtoken, metadata, wire
 from .address import secure
+from .claims import shallow
 from .errors import ConfigurationError, ErrorResponse, LoginonceError, ProtocolError, TransportError
+from .exchange import ExchangedToken, exchange_form, judge_exchange
+from .introspection import judge_introspection, judge_userinfo
 from .model import AuthorizationServer, Client, Grant, Secret
+from .pushed import Pushed, judge_pushed
 from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
 
@@ -128,7 +132,7 @@ class Provider:
                     document = json.loads(answer.body)
                 except (ValueError, RecursionError):
                     document = None
-                if isinstance(document, dict) and idtoken.shallow(document):
+                if isinstance(document, dict) and shallow(document):
                     documents.append(document)
                 else:
                     oddity = f"{url} answered with something else than a JSON object"
@@ -203,21 +207,34 @@ class Provider:
             self.forget_server()
         return reply
 
-    def authorization_code(self, code: str, *, redirect_uri: str, code_verifier: str) -> wire.TokenAnswer:
-        """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
-        return self._token("authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
+    # `resource` is the API that the access token is for (RFC 8707 §2.2), one of those the login was asked for.
 
-    def device_token(self, device_code: str) -> wire.TokenAnswer:
+    def authorization_code(
+        self, code: str, *, redirect_uri: str, code_verifier: str, resource: str = ""
+    ) -> wire.TokenAnswer:
+        """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
+        return self._token(
+            "authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=code_verifier, resource=resource
+        )
+
+    def device_token(self, device_code: str, *, resource: str = "") -> wire.TokenAnswer:
         """Ask once whether the person has agreed (RFC 8628 §3.4); not yet is an `ErrorResponse`."""
-        return self._token(wire.DEVICE_CODE_GRANT_TYPE, device_code=device_code)
+        return self._token(wire.DEVICE_CODE_GRANT_TYPE, device_code=device_code, resource=resource)
 
     def client_credentials(self, *, scope: str, resource: str = "") -> wire.TokenAnswer:
         """A service's own token (RFC 6749 §4.4)."""
         return self._token("client_credentials", scope=scope, resource=resource)
 
-    def password(self, username: str, password: str, *, scope: str) -> wire.TokenAnswer:
+    def password(self, username: str, password: str, *, scope: str, resource: str = "") -> wire.TokenAnswer:
         """A person's tokens for their password (RFC 6749 §4.3), for servers that offer nothing better."""
-        return self._token("password", username=username, password=password, scope=scope)
+        return self._token("password", username=username, password=password, scope=scope, resource=resource)
+
+    def exchange(self, subject_token: Secret, **wanted: str) -> ExchangedToken:
+        """Another token for one's access token; `wanted` are the names of `exchange_form` (RFC 8693)."""
+        form = exchange_form(subject_token, **wanted)
+        asked_at = time.time()
+        answer = self._post("token_endpoint", form, "exchanging a token")
+        return judge_exchange(answer, asked_at, scope=wanted.get("scope", ""), resource=wanted.get("resource", ""))
 
     def _token(self, grant_type: str, **parameters: str) -> wire.TokenAnswer:
         return wire.judge_token(self._post("token_endpoint", wire.token_form(grant_type, **parameters), "signing in"))
@@ -226,14 +243,47 @@ class Provider:
         headers, form = wire.authenticate(self.client, self.server, form)
         return self._transport.post(self._endpoint(endpoint, purpose), form, headers, budget=BUDGET)
 
-    def device_authorization(self, *, scope: str, resource: str = "") -> wire.DeviceAuthorization:
-        """Begin a device sign-in (RFC 8628 §3.1)."""
-        form = [(name, value) for name, value in (("scope", scope), ("resource", resource)) if value]
+    def device_authorization(self, *, scope: str, resource: str = "", **parameters: str) -> wire.DeviceAuthorization:
+        """Begin a device sign-in (RFC 8628 §3.1); `resource` may be several, separated by spaces."""
+        form = [("scope", scope), *(("resource", each) for each in resource.split()), *parameters.items()]
+        form = [(name, value) for name, value in form if value]
         return wire.judge_device_authorization(
             self._post("device_authorization_endpoint", form, "signing in with a device code")
         )
 
-    def authorization_url(self, **parameters: str | None) -> str:
+    def push(self, **parameters: str | list[str] | None) -> Pushed | None:
+        """Leave an authorization request with the provider (RFC 9126), where it, or our settings, want that.
+
+        None where the request goes by the browser, as ever; so it does, and a warning tells, where the provider has no
+        place for it.
+        """
+        server = self.server
+        if not server.require_pushed_authorization_requests:
+            return None
+        if not (url := server.pushed_authorization_request_endpoint):
+            log.warning(
+                "%s is to get authorization requests pushed (RFC 9126), and names no place for them: this one goes by "
+                "the browser",
+                server.issuer,
+            )
+            return None
+        form = [("response_type", "code")]
+        for name, value in parameters.items():
+            form += [(name, each) for each in (value if isinstance(value, list) else [value]) if each]
+        headers, form = wire.authenticate(self.client, server, form)
+        if all(name != "client_id" for name, _ in form):  # §2.1: a parameter of the request, however we authenticate
+            form = [("client_id", self.client.client_id), *form]
+        answer = self._transport.post(url, form, headers, budget=BUDGET)
+        if answer.status in (404, 405, 501):
+            log.warning(
+                "%s takes no pushed authorization requests (HTTP %d): this one goes by the browser",
+                server.issuer,
+                answer.status,
+            )
+            return None
+        return judge_pushed(answer)
+
+    def authorization_url(self, **parameters: str | list[str] | None) -> str:
         """Where the browser has to go (RFC 6749 §4.1.1)."""
         # Imported here: importing loginonce must not cost what importing authlib does.
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
@@ -300,9 +350,30 @@ class Provider:
             content = json.loads(answer.body)
         except (ValueError, RecursionError):
             content = None
-        if answer.status != 200 or not isinstance(content, dict) or not idtoken.shallow(content):
+        if answer.status != 200 or not isinstance(content, dict) or not shallow(content):
             raise ProtocolError(f"{self.server.issuer} did not say {what}: HTTP {answer.status}")
         return content
+
+    # ── whether it is alive ──────────────────────────────────────────────────────────────────────────────
+
+    def introspect(self, token: Secret, hint: str) -> bool | None:
+        """Whether the provider says that a token is active (RFC 7662); None where it does not say.  Never raises.
+
+        `hint`: `refresh_token` or `access_token`.
+        """
+        with suppress(LoginonceError):
+            if self.server.introspection_endpoint:
+                form = [("token", token), ("token_type_hint", hint)]
+                return judge_introspection(self._post("introspection_endpoint", [*form], "asking about a token"))
+        return None
+
+    def knows(self, access_token: Secret, subject: str) -> bool | None:
+        """Whether that person's access token is good at userinfo; None where it does not say.  Never raises."""
+        with suppress(LoginonceError):
+            if url := self.server.userinfo_endpoint:
+                headers = {"Authorization": Secret(f"Bearer {access_token}")}
+                return judge_userinfo(self._transport.get(url, headers, budget=BUDGET), subject)
+        return None
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────
 

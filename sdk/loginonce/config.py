@@ -58,6 +58,7 @@ GrantType = Literal["", "authorization_code", "client_credentials", "password"]
 class Settings:
     """Everything that makes a login what it is; no token among it.
 
+    `resource`: the APIs that it is for (RFC 8707), separated by spaces; requests are signed for the first.
     `grant`: how the login comes about ("" = a person signs in).  `server`: metadata known better than the
     provider's documents say it.  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
     """

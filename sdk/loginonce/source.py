@@ -38,7 +38,7 @@ from .errors import (
     TransportError,
 )
 from .home import at_fork_in_child, process_identity
-from .model import Grant, GrantKey, Order, TokenSet
+from .model import Grant, GrantKey, Order, TokenSet, scope_set
 from .refresh import Policy, Problem, Renew, Use, Want
 from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 from .wire import Lost, Reply
@@ -77,7 +77,9 @@ class _Known(NamedTuple):
 class LoginSource:
     """Tokens of one stored login, renewed by whichever of its processes is first.
 
-    `hint` is the exact next command when a person has to sign in.
+    `scope` is what the login has to cover.  `resource` is the API that the access tokens are for (RFC 8707),
+    `for_scope` the narrower scope that they are for, "" being whatever the login has.  `hint` is the exact next command
+    when a person has to sign in.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class LoginSource:
         policy: Policy | None = None,
         scope: frozenset[str] = frozenset(),
         resource: str = "",
+        for_scope: str = "",
         renewal: Literal["refresh_token", "client_credentials"] = "refresh_token",
         hint: str = "",
     ) -> None:
@@ -97,7 +100,7 @@ class LoginSource:
         self.provider = provider
         self.policy = policy or Policy()
         self.hint = hint
-        self._want = Want(key, resource=resource, scope=scope, renewal=renewal)
+        self._want = Want(key, resource, for_scope, scope | scope_set(for_scope), renewal=renewal)
         self._known: _Known | None = None
         self._memory = Snapshot(None, None, settled=False)
         self._highest: Order = (0, 0, 0)
@@ -119,8 +122,26 @@ class LoginSource:
     def renew(self) -> TokenSet:
         """A new access token now, however young the present one is; one that another process just got counts."""
         grant = self.grant()
-        token = grant.token_for(self._want.resource) if grant else None
+        token = self._token_in(grant)
         return self._usable(self._obtain(token.fingerprint if token else "", force=True))
+
+    def narrowed(self, *, resource: str = "", scope: str = "") -> LoginSource:
+        """Access tokens of the same login for one of its APIs, or for less scope: renewed by the same refresh token."""
+        want = self._want
+        return LoginSource(
+            self.key,
+            self.store,
+            self.provider,
+            policy=self.policy,
+            scope=want.scope,
+            resource=resource or want.resource,
+            for_scope=" ".join(sorted(scope_set(scope))),
+            renewal=want.renewal,
+            hint=self.hint,
+        )
+
+    def _token_in(self, grant: Grant | None) -> TokenSet | None:
+        return grant.token_for(self._want.resource, self._want.for_scope) if grant else None
 
     def _usable(self, token: TokenSet) -> TokenSet:
         if token.token_type != "Bearer":
@@ -180,7 +201,7 @@ class LoginSource:
         if grant is None:
             return
         self._highest = max(self._highest, grant.order)
-        token = grant.token_for(self._want.resource)
+        token = self._token_in(grant)
         if snapshot.settled and token is not None and self._want.scope <= set(grant.scope.split()):
             self._known = _Known(snapshot.stamp, token, *refresh.fresh_span(token, self.policy))
 

@@ -106,7 +106,7 @@ def judge(session: Session, grant: Grant | None, now: float, *, locked: bool = F
     made = session.settings
     want = Want(
         session.source.key,
-        resource=made.resource,
+        resource=session.source.resource,
         scope=scope_set(made.scope),
         renewal="client_credentials" if made.grant == "client_credentials" else "refresh_token",
     )

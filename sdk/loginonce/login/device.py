@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..client import Provider
 from ..errors import ErrorResponse, LoginFailed, TransportError
 from ..wire import DeviceAuthorization
-from .flow import Prompt, SignedIn, Waiter
+from .flow import Prompt, SignedIn, Waiter, first
 
 __all__ = ["DeviceFlow"]
 
@@ -18,18 +19,23 @@ LONGEST_INTERVAL = 60.0
 
 @dataclass(slots=True)
 class DeviceFlow:
-    """The device flow.  `timeout` (seconds) is our own deadline: some servers say "pending" for ever."""
+    """The device flow.  `resource` may be several, separated by spaces.  `asks` are further parameters of the request.
+    `timeout` (seconds) is our own deadline: some servers say "pending" for ever.
+    """
 
     provider: Provider
     scope: str = ""
     resource: str = ""
     timeout: float = 600.0
+    asks: Mapping[str, str] = field(default_factory=dict)
     _device: DeviceAuthorization | None = field(default=None, init=False)
     _deadline: float = field(default=0.0, init=False)
 
     def begin(self) -> Prompt:
         """Ask for a code."""
-        self._device = device = self.provider.device_authorization(scope=self.scope, resource=self.resource)
+        self._device = device = self.provider.device_authorization(
+            scope=self.scope, resource=self.resource, **self.asks
+        )
         patience = min(self.timeout, device.expires_in)
         self._deadline = time.monotonic() + patience
         return Prompt(
@@ -52,7 +58,7 @@ class DeviceFlow:
             trouble = ""
             asked_at = time.time()
             try:
-                answer = self.provider.device_token(self._device.device_code)
+                answer = self.provider.device_token(self._device.device_code, resource=first(self.resource))
             except TransportError as error:
                 trouble = str(error)
                 interval = min(LONGEST_INTERVAL, interval * 1.5)
