@@ -241,6 +241,7 @@ class Provider:
 
     def _post(self, endpoint: str, form: wire.Form, purpose: str) -> wire.Answer:
         headers, form = wire.authenticate(self.client, self.server, form)
+        form = list(dict.fromkeys(form))  # a pushed request names its client by itself, too
         return self._transport.post(self._endpoint(endpoint, purpose), form, headers, budget=BUDGET)
 
     def device_authorization(self, *, scope: str, resource: str = "", **parameters: str) -> wire.DeviceAuthorization:
@@ -260,20 +261,17 @@ class Provider:
         server = self.server
         if not server.require_pushed_authorization_requests:
             return None
-        if not (url := server.pushed_authorization_request_endpoint):
+        if not server.pushed_authorization_request_endpoint:
             log.warning(
                 "%s is to get authorization requests pushed (RFC 9126), and names no place for them: this one goes by "
                 "the browser",
                 server.issuer,
             )
             return None
-        form = [("response_type", "code")]
+        form = [("response_type", "code"), ("client_id", self.client.client_id)]
         for name, value in parameters.items():
             form += [(name, each) for each in (value if isinstance(value, list) else [value]) if each]
-        headers, form = wire.authenticate(self.client, server, form)
-        if all(name != "client_id" for name, _ in form):  # §2.1: a parameter of the request, however we authenticate
-            form = [("client_id", self.client.client_id), *form]
-        answer = self._transport.post(url, form, headers, budget=BUDGET)
+        answer = self._post("pushed_authorization_request_endpoint", form, "signing in with a browser")
         if answer.status in (404, 405, 501):
             log.warning(
                 "%s takes no pushed authorization requests (HTTP %d): this one goes by the browser",

@@ -2,7 +2,7 @@
 
 What the caller says counts before what the profile says, and that before `LOGINONCE_ISSUER`, `…_CLIENT_ID`,
 `…_CLIENT_SECRET`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.  `LOGINONCE_PROFILE` names the profile where the caller
-names nothing.
+names nothing.  The secret that came with a registration (`register`) counts where nobody says another.
 
 The environment speaks of one login.  Where its issuer or its client is another than the one that was named, its
 scope and account mean something else, and its client secret would be handed to a stranger: only the store
@@ -30,6 +30,7 @@ from .errors import ConfigurationError
 from .home import config_file, state_folder
 from .model import Secret
 from .refresh import Policy
+from .register import registered_secret
 from .stores.base import TokenStore
 from .stores.file import FileStore
 from .stores.locks import LockKind
@@ -44,7 +45,7 @@ __all__ = [
     "open_store",
     "profile_name",
     "profiles",
-    "set_store",
+    "set_member",
     "settings",
     "split_seal",
 ]
@@ -81,7 +82,8 @@ class Settings:
     def command(self) -> str:
         """What to run in a terminal to sign in."""
         if self.profile:
-            return shlex.join(["loginonce", "login", self.profile])
+            which = ["--account", self.account] if self.account else []
+            return shlex.join(["loginonce", "login", self.profile, *which])
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
         for name in _OPTIONS:
             value = getattr(self, name)
@@ -117,7 +119,10 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
     for name, value in from_environment(members).items():
         if value and not members.get(name):
             members[name] = value
-    return _checked(members, where=where)
+    made = _checked(members, where=where)
+    if made.client_secret is None:
+        made = replace(made, client_secret=registered_secret(made.issuer, made.client_id))
+    return made
 
 
 def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
@@ -272,21 +277,21 @@ def add_profile(made: Settings) -> Path:
     return path
 
 
-def set_store(profile: str, address: str) -> Path:
-    """Have that profile keep its login at that address from now on; all else in the file stays as it is.
+def set_member(profile: str, name: str, value: str) -> Path:
+    """Write one member of a profile, such as its `store` or `account`; all else in the file stays as it is.
 
     Raises `ConfigurationError` where that cannot be done for certain; nothing is changed then.
     """
     path = Path(os.path.realpath(config_file()))  # it may be a link into somebody's dot-files, and stays one
-    by_hand = f"write store = {_toml(address)} under [profiles.{profile}] in {path}"
+    by_hand = f"write {name} = {_toml(value)} under [profiles.{profile}] in {path}"
     try:
         with _alone(path):
             text = path.read_bytes().decode("utf-8")
             wanted = _parsed(text, path)
             if profile not in wanted:
                 raise ConfigurationError(f"there is no profile {profile!r} in {path}")
-            wanted[profile]["store"] = address
-            changed = _with_store(text, profile, address)
+            wanted[profile][name] = value
+            changed = _with_member(text, profile, name, value)
             # It was edited as text, to keep comments and order; whether that went well is for the parser to say.
             if not _means(changed, wanted, path):
                 raise ConfigurationError(
@@ -316,21 +321,21 @@ def _means(text: str, wanted: dict[str, dict[str, Any]], path: Path) -> bool:
     return False
 
 
-def _with_store(text: str, profile: str, address: str) -> str:
-    """The file's text with that store in the profile's table, where it has one of its own."""
+def _with_member(text: str, profile: str, name: str, value: str) -> str:
+    """The file's text with that member in the profile's table, where it has one of its own."""
     lines = text.splitlines(keepends=True)
     header = re.compile(rf"\s*\[\s*profiles\s*\.\s*[\"']?{re.escape(profile)}[\"']?\s*\]")
     begin = next((number for number, line in enumerate(lines) if header.match(line)), None)
     if begin is None:
         return text
     end = next((n for n in range(begin + 1, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
-    there = next((n for n in range(begin + 1, end) if re.match(r"\s*store\s*=", lines[n])), None)
+    there = next((n for n in range(begin + 1, end) if re.match(rf"\s*{name}\s*=", lines[n])), None)
     line_end = "\r\n" if lines[begin].endswith("\r\n") else "\n"
     if there is not None:
-        lines[there] = f"store = {_toml(address)}{line_end}"
+        lines[there] = f"{name} = {_toml(value)}{line_end}"
     else:
         lines[begin] = f"{lines[begin].rstrip()}{line_end}"
-        lines.insert(begin + 1, f"store = {_toml(address)}{line_end}")
+        lines.insert(begin + 1, f"{name} = {_toml(value)}{line_end}")
     return "".join(lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from .errors import ProtocolError
 from .model import Secret, TokenSet
@@ -51,14 +51,5 @@ def judge_exchange(answer: Answer, asked_at: float, *, scope: str = "", resource
     if not isinstance(issued, str):
         raise ProtocolError("the answer to a token exchange does not say which type of token it is (RFC 8693 §2.2.1)")
     made = given.token_set(asked_at, scope=scope, resource=resource)
-    return ExchangedToken(
-        access_token=made.access_token,
-        received_at=made.received_at,
-        expires_at=made.expires_at,
-        token_type=made.token_type,
-        scope=made.scope,
-        resource=made.resource,
-        id_token=made.id_token,
-        issued_token_type=issued,
-        refresh_token=given.refresh_token,
-    )
+    members = {each.name: getattr(made, each.name) for each in fields(made)}
+    return ExchangedToken(**members, issued_token_type=issued, refresh_token=given.refresh_token)

@@ -32,7 +32,7 @@ class Registration:
 
 def registration_request(
     *, client_name: str, redirect_uris: tuple[str, ...], grant_types: tuple[str, ...], scope: str, confidential: bool
-) -> bytes:
+) -> Secret:
     """The JSON of a request to be a native application's client (RFC 7591 §2, OIDC Registration §2)."""
     members = {
         "client_name": client_name,
@@ -43,7 +43,7 @@ def registration_request(
         "token_endpoint_auth_method": "client_secret_basic" if confidential else "none",
         **({"scope": scope} if scope else {}),
     }
-    return json.dumps(members).encode()
+    return Secret(json.dumps(members))
 
 
 def judge_registration(answer: Answer) -> Registration:

@@ -1344,7 +1344,7 @@ def signed_in(given: TokenAnswer = ANSWER, previous: Grant | None = None, **more
 
 
 def test_a_login_makes_an_active_record_in_an_epoch_of_its_time() -> None:
-    made = signed_in(subject="ada", claims={"sub": "ada"}, resource="https://api")
+    made = signed_in(subject="ada", claims={"sub": "ada"}, resources=("https://api",))
     assert (made.order, made.state, made.renewal) == ((int(NOW), 0, 0), "ACTIVE", "refresh_token")
     assert (made.refresh_token, made.subject, made.claims) == ("refresh-1", "ada", {"sub": "ada"})
     assert made.tokens == (token(life=60.0, scope="a c", resource="https://api"),)
