@@ -41,7 +41,7 @@ from .home import at_fork_in_child, process_identity
 from .model import Grant, GrantKey, Order, TokenSet, scope_set
 from .refresh import Policy, Problem, Renew, Use, Want
 from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
-from .wire import Lost, Reply
+from .wire import Granted, Lost, Reply
 
 __all__ = ["LoginSource", "TokenSource"]
 
@@ -142,6 +142,12 @@ class LoginSource:
 
     def _token_in(self, grant: Grant | None) -> TokenSet | None:
         return grant.token_for(self._want.resource, self._want.for_scope) if grant else None
+
+    def tell_if_narrowed(self, grant: Grant, scope: str) -> None:
+        """Warn where a refresh brought less scope than the access token before had; no word of it is no change."""
+        before = self._token_in(grant)
+        if before and scope and (lost := scope_set(before.scope) - scope_set(scope) - {"offline_access", "openid"}):
+            log.warning("%s granted less than before: without %s", self.key, " ".join(sorted(lost)))
 
     def _usable(self, token: TokenSet) -> TokenSet:
         if token.token_type != "Bearer":
@@ -479,6 +485,8 @@ class _Run:
             log.exception("a token request failed in an unforeseen way")
             reply = Lost(f"unforeseen: {type(error).__name__}")
         log.info("renewing %s: %s", self._source.key, type(reply).__name__)
+        if isinstance(reply, Granted):
+            self._source.tell_if_narrowed(grant, reply.answer.scope)
         return refresh.Answered(reply, asked_at)
 
 

@@ -5,6 +5,7 @@ import shlex
 import stat
 import threading
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest

@@ -8,6 +8,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from loginonce.testing.api import add_api
 from loginonce.testing.grants import AUTH_METHODS, GRANT_TYPES, Server
 from loginonce.testing.pages import add_pages
+from loginonce.testing.standards import add_standards, metadata
 
 if TYPE_CHECKING:
     from loginonce.testing.provider import FakeProvider
@@ -23,6 +24,7 @@ def create_app(provider: "FakeProvider") -> Flask:
     server = Server(app, provider)
     _add_metadata(app, provider)
     _add_client_endpoints(app, server)
+    add_standards(app, server, AUTH_METHODS)
     add_pages(app, server)
     add_api(app, provider)
     return app
@@ -65,6 +67,7 @@ def _add_metadata(app: Flask, provider: "FakeProvider") -> None:
             "code_challenge_methods_supported": ["S256"],
             "token_endpoint_auth_methods_supported": AUTH_METHODS,
         }
+        document |= metadata(provider)
         if provider.authorization_response_iss:
             document["authorization_response_iss_parameter_supported"] = True
         if provider.revocation != "absent":

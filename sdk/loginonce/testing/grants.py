@@ -28,6 +28,7 @@ from authlib.oauth2.rfc8628 import (
 from authlib.oauth2.rfc9207 import IssuerParameter
 from flask import Flask, request
 
+from loginonce.testing.standards import EXCHANGE, InvalidTargetError
 from loginonce.testing.state import (
     CODE_LIFETIME,
     DEFAULT_DEVICE_INTERVAL,
@@ -98,7 +99,7 @@ class _Client(ClientMixin):  # type: ignore[misc]
         return response_type == "code"
 
     def check_grant_type(self, grant_type: str) -> bool:
-        allowed = {"authorization_code", "refresh_token", DEVICE_CODE_GRANT_TYPE}
+        allowed = {"authorization_code", "refresh_token", DEVICE_CODE_GRANT_TYPE, EXCHANGE}
         if self._secret is not None:
             allowed |= {"client_credentials", "password"}
         return grant_type in allowed
@@ -134,6 +135,8 @@ class _CodeGrant(rfc6749.AuthorizationCodeGrant):  # type: ignore[misc]
                 auth_time=provider.stamp(),
                 code_challenge=data.get("code_challenge"),
                 code_challenge_method=data.get("code_challenge_method"),
+                resources=tuple(request.args.getlist("resource")),
+                acr=request.args.get("acr_values", "").partition(" ")[0] if provider.acr else None,
                 expires_at=provider.now() + CODE_LIFETIME,
             )
         )
@@ -152,7 +155,10 @@ class _CodeGrant(rfc6749.AuthorizationCodeGrant):  # type: ignore[misc]
         # What was made with the code ends when the code comes a second time.
         provider: FakeProvider = self.server.provider
         made = provider.state.find(token["access_token"])
-        self.request.authorization_code.code.family = made.family if made else None
+        code: AuthorizationCode = self.request.authorization_code.code
+        code.family = made.family if made else None
+        if code.family is not None:
+            code.family.resources, code.family.acr = code.resources, code.acr
 
     def delete_authorization_code(self, bound: "_BoundCode") -> None:
         """Spent in `authenticate_user`."""
@@ -265,6 +271,8 @@ class _RefreshGrant(rfc6749.RefreshTokenGrant):  # type: ignore[misc]
                 now=provider.now(),
             )
         except RefusedError as error:
+            if error.reason == "invalid_target":
+                raise InvalidTargetError from error
             raise self._refused(value, error) from error
         provider.events.add("refresh", grant_type=self.GRANT_TYPE, token=value, user=user)
         if tokens.reused:
@@ -337,6 +345,7 @@ class _AddIDToken:
             user=grant.request.user if grant.GRANT_TYPE != "client_credentials" else None,
             nonce=code.nonce if code else None,
             auth_time=code.auth_time if code else None,
+            acr=code.acr if code else None,
         )
 
 
@@ -432,6 +441,7 @@ class Server(AuthorizationServer):  # type: ignore[misc]
             PUBLIC_CLIENT: _Client(provider, PUBLIC_CLIENT, None),
             CONFIDENTIAL_CLIENT[0]: _Client(provider, *CONFIDENTIAL_CLIENT),
         }
+        self._clients = clients
         super().__init__(app, clients.get, lambda _token, _request: None)
         self.register_token_generator("default", self._open_family)
         complete = _AddIDToken()
@@ -442,6 +452,12 @@ class Server(AuthorizationServer):  # type: ignore[misc]
         self.register_endpoint(_RevocationEndpoint)
         self.issuer = _Issuer(provider)
         self.issuer(self)
+
+    def admit(self, secret: str | None) -> str:
+        """Take one more client, and return its id (RFC 7591)."""
+        client_id = f"client-{secrets.token_hex(4)}"
+        self._clients[client_id] = _Client(self.provider, client_id, secret)
+        return client_id
 
     def _open_family(
         self,

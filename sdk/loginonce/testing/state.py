@@ -51,6 +51,8 @@ class Family:
     Attributes:
         scope: What was granted.
         ended: Why all its tokens are dead, or None.
+        resources: The APIs that it was asked for (RFC 8707); None: nobody has said.
+        acr: How strongly the person signed in.
     """
 
     client_id: str
@@ -58,6 +60,8 @@ class Family:
     scope: str
     ended: str | None = None
     access_tokens: list["AccessToken"] = field(default_factory=list, repr=False)
+    resources: tuple[str, ...] | None = None
+    acr: str | None = None
 
     @property
     def subject(self) -> str:
@@ -114,6 +118,8 @@ class AuthorizationCode:
     expires_at: float
     spent: bool = False
     family: Family | None = None
+    resources: tuple[str, ...] = ()
+    acr: str | None = None
 
 
 @dataclass(eq=False)
@@ -214,6 +220,8 @@ class State:
                 else:
                     token.spent_at = now
                 successor = self._successor(token, now).value
+            if behaviour.strict_resources and resource and resource not in (family.resources or ()):
+                raise RefusedError("invalid_target", user=family.user)
             return self._tokens(family, successor, scope or family.scope, resource, now, reused=spent)
 
     def _grace_covers(self, token: RefreshToken, now: float) -> bool:
@@ -269,6 +277,19 @@ class State:
             if token is None or token.revoked or token.family.ended or now >= token.expires_at:
                 return None
             return token
+
+    def derive(self, subject: AccessToken, scope: str, resource: str | None, now: float) -> Tokens:
+        """Make one more access token of the same login (RFC 8693)."""
+        with self._lock:
+            return self._tokens(subject.family, None, scope, resource, now)
+
+    def alive(self, token: AccessToken | RefreshToken, now: float) -> bool:
+        """Whether the API, or a refresh, would accept it."""
+        if isinstance(token, AccessToken):
+            return self.live_access_token(token.value, now) is not None
+        with self._lock:
+            over = token.expires_at is not None and now >= token.expires_at
+            return not (over or token.family.ended or token.spent_at is not None)
 
     def find(self, value: str) -> AccessToken | RefreshToken | None:
         """Return the token with this value, dead or alive."""
