@@ -221,7 +221,7 @@ def test_where_the_environment_names_the_new_store_the_login_is_moved_from_the_u
 
 def test_the_store_that_a_login_is_in_can_be_named(home: Path, lab: Session, run: Callable[..., Told]) -> None:
     run("move", "lab", "--to", f"file:{home}/new")
-    set_store("lab", f"file:{home}/third")
+    set_member("lab", "store", f"file:{home}/third")
     code, _, err = run("move", "lab", "--from", f"file:{home}/new", "--to", f"file:{home}/third")
     assert (code, "Moved the login" in err) == (0, True)
     assert Session("lab").source.token()
@@ -233,7 +233,7 @@ def test_a_store_that_does_not_answer_keeps_no_other_login_from_being_listed(
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         monkeypatch.setenv("LOGINONCE_STORE", f"redis://127.0.0.1:{nobody.getsockname()[1]}/0")
-        set_store("lab", f"file:{home}/logins")
+        set_member("lab", "store", f"file:{home}/logins")
         code, out, _ = run("status", "--all")
     assert code == 0
     assert "signed in" in out and "error: the logins at redis://127.0.0.1:" in out

@@ -25,12 +25,15 @@ const settings = {
   rotation: true,
   id_token_claims: false, // true: name and email in the ID token too, not only at userinfo
   redirect_uris: ['http://127.0.0.1/callback'], // a native client: any port
+  par_required: false, // RFC 9126
+  registration: false, // RFC 7591, for everybody
+  resources: {}, // RFC 8707: the APIs, each with the format of its access tokens, "opaque" or "jwt"
   token_delay: 0, // seconds before the provider sees a token request
   drop_token_answers: 0, // so many refreshes are carried out, and their answers lost
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
 const initialSettings = { ...settings };
-const settledAtStart = ['port', 'id_token_claims', 'redirect_uris'];
+const settledAtStart = ['port', 'id_token_claims', 'redirect_uris', 'par_required', 'registration', 'resources'];
 
 const notebook = {
   client_id: 'notebook',
@@ -157,6 +160,17 @@ function configuration() {
       devInteractions: { enabled: true }, // login and consent as plain forms; every password is right
       deviceFlow: { enabled: true },
       introspection: { enabled: true },
+      pushedAuthorizationRequests: { enabled: true, requirePushedAuthorizationRequests: settings.par_required },
+      registration: { enabled: settings.registration },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: () => undefined,
+        getResourceServerInfo: (_ctx, resource) => {
+          const accessTokenFormat = settings.resources[resource];
+          if (!accessTokenFormat) throw new errors.InvalidTarget();
+          return { scope: 'runs:read', audience: resource, accessTokenFormat, jwt: { sign: { alg: 'RS256' } } };
+        },
+      },
       revocation: { enabled: true },
       rpInitiatedLogout: { enabled: true },
       userinfo: { enabled: true },
@@ -228,6 +242,7 @@ async function protectedApi(ctx, provider) {
   ctx.body = {
     subject: token.accountId ?? token.clientId,
     client_id: token.clientId,
+    audience: token.aud ?? '',
     scope: token.scope ?? '',
     method: ctx.method,
     bytes: received.length,
