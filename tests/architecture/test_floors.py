@@ -13,9 +13,12 @@ import loginonce
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(loginonce.__file__).parent
-PURE = ("errors", "address", "model", "record", "challenge", "wire", "metadata", "idtoken", "refresh")
+PURE = (
+    "errors", "address", "claims", "model", "record", "wire", "idtoken", "challenge", "exchange", "introspection",
+    "metadata", "pushed", "registration", "refresh",
+)  # fmt: skip
 LOW = (
-    *PURE, "transport", "home", "text", "client", "source", "watch",
+    *PURE, "transport", "home", "text", "client", "source", "watch", "derived", "register",
     "stores/__init__", "stores/base", "stores/file", "stores/locks", "stores/memory",
 )  # fmt: skip
 
