@@ -1,12 +1,15 @@
 """Settings of a login: from the caller, from a profile in the configuration file, from the environment.
 
 What the caller says counts before what the profile says, and that before `LOGINONCE_ISSUER`, `…_CLIENT_ID`,
-`…_CLIENT_SECRET`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.  `LOGINONCE_PROFILE` names the profile where the caller
-names nothing.  The secret that came with a registration (`register`) counts where nobody says another.
+`…_CLIENT_SECRET`, `…_PRIVATE_KEY`, `…_CERTIFICATE`, `…_CERTIFICATE_KEY`, `…_DPOP`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.
+`LOGINONCE_PROFILE` names the profile where the caller names nothing.  The secret that came with a registration
+(`register`) counts where nobody says another.
 
 The environment speaks of one login.  Where its issuer or its client is another than the one that was named, its
 scope and account mean something else, and its client secret would be handed to a stranger: only the store
 counts then.
+
+A private key is a file's path, or its text (PEM, JWK), which is meant for the environment and is never saved.
 """
 
 from __future__ import annotations
@@ -30,7 +33,6 @@ from .errors import ConfigurationError
 from .home import config_file, state_folder
 from .model import Secret
 from .refresh import Policy
-from .register import registered_secret
 from .stores.base import TokenStore
 from .stores.file import FileStore
 from .stores.locks import LockKind
@@ -43,6 +45,8 @@ __all__ = [
     "Settings",
     "add_profile",
     "from_environment",
+    "key_file",
+    "key_or_path",
     "open_store",
     "profile_name",
     "profiles",
@@ -63,6 +67,8 @@ class Settings:
     `resource`: the APIs that it is for (RFC 8707), separated by spaces; requests are signed for the first.
     `grant`: how the login comes about ("" = a person signs in).  `server`: metadata known better than the
     provider's documents say it.  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
+    `private_key`: a path, or as a `Secret` the text of a key.  `certificate`, `certificate_key`: paths, the second ""
+    where the first file holds both.  `assertion_audience`: see `model.Client`.  `dpop`: bind tokens to a key.
     """
 
     issuer: str
@@ -78,6 +84,12 @@ class Settings:
     server: Mapping[str, Any] = field(default_factory=dict, hash=False)
     policy: Policy = field(default_factory=Policy)
     profile: str = ""
+    private_key: str = ""
+    certificate: str = ""
+    certificate_key: str = ""
+    token_endpoint_auth_signing_alg: str | None = None
+    assertion_audience: str = ""
+    dpop: bool = False
 
     @property
     def command(self) -> str:
@@ -88,17 +100,28 @@ class Settings:
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
         for name in _OPTIONS:
             value = getattr(self, name)
+            if name == "private_key":
+                value = key_file(value)
             if value and value != _DEFAULTS.get(name):
-                words += [f"--{name.replace('_', '-')}", public(value) if name == "store" else value]
+                words.append(f"--{name.replace('_', '-')}")
+                words += [] if value is True else [public(value) if name == "store" else value]
         return shlex.join(words)
 
 
 _TEXTS = (
     "issuer", "client_id", "client_secret", "token_endpoint_auth_method", "scope", "account", "resource",
-    "redirect_uri", "grant", "store",
+    "redirect_uri", "grant", "store", "private_key", "certificate", "certificate_key",
+    "token_endpoint_auth_signing_alg", "assertion_audience",
 )  # fmt: skip
-_OPTIONS = ("scope", "account", "resource", "redirect_uri", "grant", "store")
-_FROM_ENVIRONMENT = ("issuer", "client_id", "client_secret", "scope", "account", "store")
+_OPTIONS = (
+    "scope", "account", "resource", "redirect_uri", "grant", "store", "private_key", "certificate", "certificate_key",
+    "dpop",
+)  # fmt: skip
+_FROM_ENVIRONMENT = (
+    "issuer", "client_id", "client_secret", "scope", "account", "store", "private_key", "certificate",
+    "certificate_key", "dpop",
+)  # fmt: skip
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _DEFAULTS = {item.name: item.default for item in fields(Settings)}
 
 
@@ -118,10 +141,13 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
         where = f"the profile {named!r} in {config_file()}"
     members |= {name: value for name, value in given.items() if value not in (None, "", {})}
     for name, value in from_environment(members).items():
-        if value and not members.get(name):
+        if value and members.get(name) in (None, ""):
             members[name] = value
     made = _checked(members, where=where)
-    if made.client_secret is None:
+    if made.client_secret is None and (state_folder() / "clients").exists():
+        # Imported here: few clients are registered from here.
+        from .register import registered_secret
+
         made = replace(made, client_secret=registered_secret(made.issuer, made.client_id))
     return made
 
@@ -157,6 +183,14 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         )
     if secret := members.get("client_secret"):
         members["client_secret"] = Secret(secret)
+    members["private_key"] = key_or_path(members.get("private_key"))
+    for name in ("certificate", "certificate_key"):
+        if members.get(name):
+            members[name] = _whole_path(members[name])
+    if isinstance(members.get("dpop"), str):
+        members["dpop"] = _SWITCH.get(members["dpop"].lower())
+    if not isinstance(members.get("dpop", False), bool):
+        raise ConfigurationError(f"dpop of {where} has to be true or false")
     if store := members.get("store"):
         members["store"] = Address(store)
     if members.get("grant") == "client_credentials":
@@ -169,6 +203,24 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
     elif policy is not None and not isinstance(policy, Policy):
         raise ConfigurationError(f"the policy of {where} has to be a table")
     return Settings(**{name: value for name, value in members.items() if value is not None})
+
+
+def key_or_path(given: str | None) -> str:
+    """A private key as it may be kept: its text as a `Secret`, its path whole."""
+    if not given or isinstance(given, Secret):
+        return given or ""
+    if given.lstrip().startswith(("-----BEGIN", "{")):
+        return Secret(given)
+    return _whole_path(given)
+
+
+def key_file(private_key: str) -> str:
+    """What of a private key may be saved and sent: its path, or nothing."""
+    return "" if isinstance(private_key, Secret) else private_key
+
+
+def _whole_path(given: str) -> str:
+    return os.path.abspath(os.path.expanduser(given))
 
 
 def _issuer(given: str, where: str) -> str:
@@ -236,7 +288,7 @@ def _profile(name: str) -> dict[str, Any]:
             f"there is no profile {name!r} in {config_file()} ({there}).  Make it with: "
             f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID"
         )
-    if "client_secret" in found[name]:
+    if "client_secret" in found[name] or isinstance(key_or_path(str(found[name].get("private_key", ""))), Secret):
         _warn_if_open(config_file())
     return dict(found[name])
 
@@ -353,7 +405,7 @@ def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
 
 
 def _without_secrets(made: Settings) -> Settings:
-    return replace(made, client_secret=None, store=public(made.store))
+    return replace(made, client_secret=None, private_key=key_file(made.private_key), store=public(made.store))
 
 
 @contextmanager
@@ -379,9 +431,9 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _table(made: Settings) -> str:
-    members: dict[str, Any] = {name: getattr(made, name) for name in _TEXTS if name != "client_secret"}
+    made = _without_secrets(made)
+    members: dict[str, Any] = {name: getattr(made, name) for name in (*_TEXTS, "dpop")}
     standard = Policy()
-    members["store"] = public(made.store)
     members["server"] = dict(made.server)
     members["policy"] = {
         item.name: value

@@ -49,14 +49,14 @@ class ExchangedSource:
             if kept is not None and kept[0] == epoch and kept[1] != rejected and self._fresh(kept[1]):
                 return kept[1]
             try:
-                made = self._source.provider.exchange(subject.access_token, **self._wanted)
+                made = self._source.provider.exchange(subject, **self._wanted)
             except ErrorResponse as error:
                 if error.error not in ("invalid_grant", "invalid_token"):
                     raise
                 newer = self._source.token(rejected=subject)  # ours was ended before its time
                 if newer.access_token == subject.access_token:
                     raise
-                made = self._source.provider.exchange(newer.access_token, **self._wanted)
+                made = self._source.provider.exchange(newer, **self._wanted)
             self._kept = epoch, made
             return made
 
@@ -108,7 +108,7 @@ def _asked_about(source: LoginSource, grant: Grant, token: TokenSet) -> tuple[bo
         return said, "introspection"
     if token.resource or not grant.subject:
         return None, ""  # it is not for userinfo
-    return source.provider.knows(token.access_token, grant.subject), "userinfo"
+    return source.provider.knows(token, grant.subject), "userinfo"
 
 
 def _by_renewal(source: LoginSource) -> LoginCheck:

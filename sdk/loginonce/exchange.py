@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from .errors import ProtocolError
 from .model import Secret, TokenSet
@@ -41,12 +41,16 @@ def exchange_form(
     )
 
 
-def judge_exchange(answer: Answer, asked_at: float, *, scope: str = "", resource: str = "") -> ExchangedToken:
+def judge_exchange(
+    answer: Answer, asked_at: float, *, scope: str = "", resource: str = "", dpop_key: Secret | None = None
+) -> ExchangedToken:
     """The token in an answer (RFC 8693 §2.2.1); `asked_at` in POSIX seconds.
 
-    `scope` and `resource` are what was asked for.  Raises `InvalidGrant`, `ErrorResponse` or `ProtocolError`.
+    `scope` and `resource` are what was asked for, `dpop_key` is what it was asked with.  Raises `InvalidGrant`,
+    `ErrorResponse` or `ProtocolError`.
     """
     given = judge_token(answer)
+    given = replace(given, dpop_key=dpop_key if given.token_type == "DPoP" else None)
     issued = json.loads(answer.body).get("issued_token_type")
     if not isinstance(issued, str):
         raise ProtocolError("the answer to a token exchange does not say which type of token it is (RFC 8693 §2.2.1)")

@@ -94,13 +94,14 @@ class LoginSource:
         for_scope: str = "",
         renewal: Literal["refresh_token", "client_credentials"] = "refresh_token",
         hint: str = "",
+        dpop: bool = False,
     ) -> None:
         self.key = key
         self.store = store
         self.provider = provider
         self.policy = policy or Policy()
         self.hint = hint
-        self._want = Want(key, resource, for_scope, scope | scope_set(for_scope), renewal=renewal)
+        self._want = Want(key, resource, for_scope, scope | scope_set(for_scope), renewal=renewal, dpop=dpop)
         self._known: _Known | None = None
         self._memory = Snapshot(None, None, settled=False)
         self._highest: Order = (0, 0, 0)
@@ -138,6 +139,7 @@ class LoginSource:
             for_scope=" ".join(sorted(scope_set(scope))),
             renewal=want.renewal,
             hint=self.hint,
+            dpop=want.dpop,
         )
 
     def _token_in(self, grant: Grant | None) -> TokenSet | None:
@@ -150,7 +152,12 @@ class LoginSource:
             log.warning("%s granted less than before: without %s", self.key, " ".join(sorted(lost)))
 
     def _usable(self, token: TokenSet) -> TokenSet:
-        if token.token_type != "Bearer":
+        if not token.fits and token.dpop_key is not None:
+            raise ProtocolError(
+                f"{self.key} now issues tokens of the type {token.token_type!r}, which are not bound to the key of "
+                "this login, and so are not used; the login itself has been saved"
+            )
+        if not token.fits:
             raise ProtocolError(
                 f"{self.key} now issues tokens of the type {token.token_type!r}, which cannot be used here; the "
                 "login itself has been saved"
@@ -208,7 +215,8 @@ class LoginSource:
             return
         self._highest = max(self._highest, grant.order)
         token = self._token_in(grant)
-        if snapshot.settled and token is not None and self._want.scope <= set(grant.scope.split()):
+        enough = not refresh.shortfall(grant, self._want.scope, dpop=self._want.dpop)
+        if snapshot.settled and token is not None and token.fits and enough:
             self._known = _Known(snapshot.stamp, token, *refresh.fresh_span(token, self.policy))
 
     def change(self, make: Callable[[Grant | None], Grant]) -> tuple[Grant | None, Grant]:
@@ -262,7 +270,7 @@ class LoginSource:
             case "misconfigured":
                 return ConfigurationError(
                     f"the provider does not accept this client: {problem.detail}.  The login for {self.key} is "
-                    "kept; check client_id, client_secret and scope"
+                    "kept; check client_id, its secret, key or certificate, and scope"
                 )
             case "store":
                 return cause or StoreError(problem.detail)

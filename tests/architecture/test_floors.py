@@ -14,8 +14,8 @@ import loginonce
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(loginonce.__file__).parent
 PURE = (
-    "errors", "address", "claims", "model", "record", "wire", "idtoken", "challenge", "exchange", "introspection",
-    "metadata", "pushed", "registration", "refresh",
+    "errors", "address", "claims", "model", "record", "wire", "idtoken", "authentication", "challenge", "dpop",
+    "exchange", "introspection", "metadata", "pushed", "registration", "refresh",
 )  # fmt: skip
 LOW = (
     *PURE, "transport", "home", "text", "client", "source", "watch", "derived", "register",
@@ -23,8 +23,8 @@ LOW = (
 )  # fmt: skip
 
 CALCULATES = {
-    "__future__", "base64", "collections", "dataclasses", "datetime", "email", "hashlib", "html", "ipaddress", "json",
-    "math", "re", "typing", "urllib", "warnings",
+    "__future__", "base64", "collections", "dataclasses", "datetime", "email", "functools", "hashlib", "html",
+    "ipaddress", "json", "math", "re", "typing", "urllib", "warnings",
 }  # fmt: skip
 """What the pure floor may import of the standard library: nothing that reads, writes, waits or rolls dice."""
 

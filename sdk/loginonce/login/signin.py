@@ -37,7 +37,7 @@ from ..errors import (
 )
 from ..idtoken import LEEWAY
 from ..model import Account, Grant, Secret, scope_set
-from ..refresh import grant_of_login
+from ..refresh import grant_of_login, shortfall
 from ..source import LoginSource
 from ..text import plain
 from ..wire import Members
@@ -365,7 +365,8 @@ class SignIn:
 
     def _covered(self, grant: Grant) -> bool:
         """Whether a login is for all that this program needs."""
-        return self._needs <= scope_set(grant.scope) and set(self._resources) <= set(grant.resources)
+        short = shortfall(grant, self._needs, dpop=self._source.provider.dpop)
+        return not short and set(self._resources) <= set(grant.resources)
 
     def _all_resources(self) -> str:
         before = _active(self._source)

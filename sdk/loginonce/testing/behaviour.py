@@ -95,6 +95,11 @@ class Behaviour:
         strict_resources: Only the resources that a login asked for may be had by its refresh token (RFC 8707); for
             any other one it is spent, and then refused, as npm's oidc-provider does it.
         acr: Grants the first of the `acr_values` that are asked for (RFC 9470), unless it is False.
+        dpop: What happens to a DPoP proof (RFC 9449): the tokens are bound to its key ("accepted"), there are no
+            tokens without one ("required"), or nobody looks at it, and plain bearer tokens are issued ("ignored").
+        dpop_nonces: A proof needs the latest nonce of the server, or of the API, which has others.
+        assertion_audience: What the assertions of clients are addressed to: "issuer" (as
+            draft-ietf-oauth-rfc7523bis wants it) or "token_endpoint".
         clock_skew: Added to `iat`, `exp`, `auth_time` and the Date header; lifetimes are not touched.
     """
 
@@ -135,6 +140,9 @@ class Behaviour:
     exchange_refusal: str = "invalid_request"
     strict_resources: bool = False
     acr: bool = True
+    dpop: Literal["accepted", "required", "ignored"] = "accepted"
+    dpop_nonces: bool = False
+    assertion_audience: Literal["issuer", "token_endpoint"] = "issuer"
     clock_skew: float = 0.0
 
     @property
