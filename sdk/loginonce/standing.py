@@ -139,7 +139,7 @@ def all_standings(now: float) -> Iterator[Standing]:
     for address in sorted(addresses):
         try:
             store = open_store(address)
-            there = [*store.grants()]
+            there = sorted(store.grants(), key=lambda found: str(found.key))
         except LoginonceError as error:
             if not any(made.get("store", "") == address for made in found.values()):  # else its profile has told of it
                 yield Standing(None, state="error", problem=str(error))

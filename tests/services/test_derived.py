@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from loginonce import derived as module
 from loginonce.client import Discovery, Provider
 from loginonce.derived import ExchangedSource, check_login
 from loginonce.errors import ConfigurationError, ErrorResponse, InvalidGrant, LoginRequired, StoreError
@@ -110,6 +111,24 @@ def test_the_fast_path_of_a_narrower_token_is_its_own(fake_provider: FakeProvide
     assert fake_provider.stats.token_requests == 1
 
 
+def test_a_refresh_that_brings_less_scope_is_told(
+    fake_provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = a_login(fake_provider)
+    source.change(
+        lambda grant: replace(
+            grant,  # type: ignore[type-var]
+            attempt=grant.attempt + 1,  # type: ignore[union-attr]
+            tokens=tuple(replace(each, scope="openid offline_access admin") for each in grant.tokens),  # type: ignore[union-attr]
+        )
+    )
+    source.renew()
+    assert "granted less than before: without admin" in caplog.text
+    caplog.clear()
+    source.renew()
+    assert "granted less" not in caplog.text
+
+
 # ── exchange ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -195,6 +214,14 @@ def test_a_forked_child_exchanges_by_itself(exchanging: FakeProvider) -> None:
         if child == 0:
             os._exit(0 if files._mutex.acquire(timeout=5) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.hazard(13)
+def test_in_a_forked_child_nobody_holds_the_mutex(exchanging: FakeProvider) -> None:
+    files = ExchangedSource(a_login(exchanging), audience="files")
+    files._mutex.acquire()
+    module._after_fork()
+    assert files.token()
 
 
 # ── whether it is alive ──────────────────────────────────────────────────────────────────────────────────
