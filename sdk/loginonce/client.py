@@ -28,7 +28,8 @@ from .claims import shallow
 from .errors import ConfigurationError, ErrorResponse, LoginonceError, ProtocolError, TransportError
 from .exchange import ExchangedToken, exchange_form, judge_exchange
 from .introspection import judge_introspection, judge_userinfo
-from .model import AuthorizationServer, Client, Grant, Secret, TokenSet, fingerprint
+from .model import AuthorizationServer, Client, Grant, Secret, TokenSet, fingerprint, scope_set
+from .providers import ANY, Dialect
 from .pushed import Pushed, judge_pushed
 from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
@@ -44,13 +45,14 @@ BUDGET = 20.0
 @dataclass(frozen=True, slots=True)
 class Discovery:
     """Where to learn about a provider: its documents, what is known better (`overrides`), and a folder to keep
-    the documents in for `max_age` seconds (None: keep them in memory only).
+    the documents in for `max_age` seconds (None: keep them in memory only).  `dialect`: what is known of it anyway.
     """
 
     issuer: str
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     folder: Path | None = None
     max_age: float = 86400.0
+    dialect: Dialect = ANY
 
 
 class _Time:
@@ -88,16 +90,30 @@ class Provider:
     # ── what it says of itself ───────────────────────────────────────────────────────────────────────────
 
     @property
+    def dialect(self) -> Dialect:
+        """Its way of speaking."""
+        return self._discovery.dialect
+
+    @property
     def server(self) -> AuthorizationServer:
         """The provider's metadata: from memory, from the folder, or asked for now."""
         return self._learnt(BUDGET)
 
     def _learnt(self, budget: float) -> AuthorizationServer:
         if self._server is None:
-            documents = (not self._doubted and self._kept(self._discovery.max_age)) or self._asked_or_kept(budget)
+            documents: list[dict[str, Any]] = []
+            if self.dialect.discovered:
+                documents = (not self._doubted and self._kept(self._discovery.max_age)) or self._asked_or_kept(budget)
             self._doubted = False
-            self._server = metadata.read_metadata(self._discovery.issuer, documents, self._discovery.overrides)
+            self._server = self._read(documents)
         return self._server
+
+    def _read(self, documents: list[dict[str, Any]]) -> AuthorizationServer:
+        issuer = self._discovery.issuer
+        # Last, so that they fill up what the documents leave out.
+        usual = {"issuer": issuer, **self.dialect.end_points(issuer)}
+        named = [usual] if self.dialect.server else []
+        return metadata.read_metadata(issuer, [*documents, *named], self._discovery.overrides)
 
     def forget_server(self) -> None:
         """Ask again next time: an end point turned out not to be there."""
@@ -163,10 +179,10 @@ class Provider:
                 to = answer.headers.get("location", "")
                 oddity = f"{url} redirects to {to[:200] if secure(to) else '?'}: use that as the issuer"
         if documents:
-            metadata.read_metadata(issuer, documents, self._discovery.overrides)
+            self._read(documents)
             if whole and unreachable is None:  # else half of it would pass for the whole for a day
                 self._keep(documents)
-        elif not self._discovery.overrides.get("token_endpoint"):
+        elif not {**self.dialect.server, **self._discovery.overrides}.get("token_endpoint"):
             if unreachable is not None:
                 raise TransportError(f"{issuer} cannot be reached: {unreachable}")
             raise ProtocolError(
@@ -213,12 +229,11 @@ class Provider:
         until = _Time(budget)
         if (unprepared := self.prepare()) is not None:
             return unprepared
+        named = self.dialect.resource(resource)
         if grant.renewal == "client_credentials":
-            form = wire.token_form("client_credentials", scope=for_scope or grant.scope, resource=resource)
+            form = wire.token_form("client_credentials", scope=for_scope or grant.scope, **named)
         else:
-            form = wire.token_form(
-                "refresh_token", refresh_token=grant.refresh_token, scope=for_scope, resource=resource
-            )
+            form = wire.token_form("refresh_token", refresh_token=grant.refresh_token, scope=for_scope, **named)
         try:
             answer = self._post("token_endpoint", form, "renewing a login", key=grant.dpop_key, until=until)
         except NeverSent as error:
@@ -228,7 +243,7 @@ class Provider:
             return wire.Lost(str(error))
         except LoginonceError as error:
             return wire.Misconfigured("", str(error))
-        reply = wire.judge_refresh(answer, time.time())
+        reply = wire.judge_refresh(answer, time.time(), self.dialect)
         if isinstance(reply, wire.Misconfigured) and answer.status in (404, 405, 410):
             self.forget_server()
         return reply
@@ -240,22 +255,30 @@ class Provider:
     ) -> wire.TokenAnswer:
         """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
         return self._token(
-            "authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=code_verifier, resource=resource
+            "authorization_code",
+            code=code,
+            redirect_uri=redirect_uri,
+            code_verifier=code_verifier,
+            **self.dialect.resource(resource),
         )
 
     def device_token(self, device_code: str, *, resource: str = "", code_verifier: str = "") -> wire.TokenAnswer:
         """Ask once whether the person has agreed (RFC 8628 §3.4); not yet is an `ErrorResponse`."""
         return self._token(
-            wire.DEVICE_CODE_GRANT_TYPE, device_code=device_code, code_verifier=code_verifier, resource=resource
+            wire.DEVICE_CODE_GRANT_TYPE,
+            device_code=device_code,
+            code_verifier=code_verifier,
+            **self.dialect.resource(resource),
         )
 
     def client_credentials(self, *, scope: str, resource: str = "") -> wire.TokenAnswer:
         """A service's own token (RFC 6749 §4.4)."""
-        return self._token("client_credentials", scope=scope, resource=resource)
+        return self._token("client_credentials", scope=scope, **self.dialect.resource(resource))
 
     def password(self, username: str, password: str, *, scope: str, resource: str = "") -> wire.TokenAnswer:
         """A person's tokens for their password (RFC 6749 §4.3), for servers that offer nothing better."""
-        return self._token("password", username=username, password=password, scope=scope, resource=resource)
+        named = self.dialect.resource(resource)
+        return self._token("password", username=username, password=password, scope=scope, **named)
 
     def exchange(self, subject: TokenSet, **wanted: str) -> ExchangedToken:
         """Another token for one's access token; `wanted` are the names of `exchange_form` (RFC 8693)."""
@@ -269,7 +292,7 @@ class Provider:
         """The tokens for a grant, bound to a key where they are to be (RFC 9449 §5)."""
         key = self.dpop_key()
         form = wire.token_form(grant_type, **parameters)
-        answer = wire.judge_token(self._post("token_endpoint", form, "signing in", key=key))
+        answer = wire.judge_token(self._post("token_endpoint", form, "signing in", key=key), self.dialect)
         if key is not None and answer.token_type != "DPoP":
             # RFC 9449 §5: whoever asked for it on purpose does without the rest.
             if answer.refresh_token is not None:
@@ -389,13 +412,13 @@ class Provider:
 
     def device_authorization(self, *, scope: str, resource: str = "", **parameters: str) -> wire.DeviceAuthorization:
         """Begin a device sign-in (RFC 8628 §3.1); `resource` may be several, separated by spaces."""
-        form = [("scope", scope), *(("resource", each) for each in resource.split()), *parameters.items()]
-        form = [(name, value) for name, value in form if value]
-        return wire.judge_device_authorization(
-            self._post("device_authorization_endpoint", form, "signing in with a device code")
-        )
+        named = self.dialect.resource_parameter
+        form = [("scope", scope), *((named, each) for each in resource.split()), *parameters.items()]
+        form = [(name, value) for name, value in form if name and value]
+        answer = self._post("device_authorization_endpoint", form, "signing in with a device code")
+        return wire.judge_device_authorization(answer, self.dialect)
 
-    def push(self, **parameters: str | list[str] | None) -> Pushed | None:
+    def push(self, **parameters: str) -> Pushed | None:
         """Leave an authorization request with the provider (RFC 9126), where it, or our settings, want that.
 
         None where the request goes by the browser, as ever; so it does, and a warning tells, where the provider has no
@@ -411,9 +434,7 @@ class Provider:
                 server.issuer,
             )
             return None
-        form = [("response_type", "code"), ("client_id", self.client.client_id)]
-        for name, value in parameters.items():
-            form += [(name, each) for each in (value if isinstance(value, list) else [value]) if each]
+        form = [("response_type", "code"), ("client_id", self.client.client_id), *self._parameters(**parameters)]
         answer = self._post("pushed_authorization_request_endpoint", form, "signing in with a browser")
         if answer.status in (404, 405, 501):
             log.warning(
@@ -424,8 +445,16 @@ class Provider:
             return None
         return judge_pushed(answer)
 
-    def authorization_url(self, **parameters: str | list[str] | None) -> str:
-        """Where the browser has to go (RFC 6749 §4.1.1)."""
+    def _parameters(self, *, scope: str = "", resource: str = "", prompt: str = "", **parameters: str) -> wire.Form:
+        """The parameters of an authorization request, with what this provider wants besides; `resource` as above."""
+        usual, named = self.dialect.authorization(scope_set(scope)), self.dialect.resource_parameter
+        prompts = " ".join(dict.fromkeys(f"{prompt} {usual.get('prompt', '')}".split()))
+        asked = [*{**usual, "scope": scope, **parameters, "prompt": prompts}.items()]
+        asked += [(named, each) for each in resource.split()]
+        return [(name, value) for name, value in asked if name and value]
+
+    def authorization_url(self, *, request_uri: str = "", **parameters: str) -> str:
+        """Where the browser has to go (RFC 6749 §4.1.1); `request_uri` stands for what was pushed."""
         # Imported here: importing loginonce must not cost what importing authlib does.
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 
@@ -433,12 +462,10 @@ class Provider:
         if (key := self.dpop_key()) is not None:
             parameters["dpop_jkt"] = dpop.thumbprint(key)  # RFC 9449 §10: the code is bound to it, too
         url: str = prepare_grant_uri(
-            self._endpoint("authorization_endpoint", "signing in with a browser"),
-            self.client.client_id,
-            "code",
-            **{name: value for name, value in parameters.items() if value},
+            self._endpoint("authorization_endpoint", "signing in with a browser"), self.client.client_id, "code"
         )
-        return url
+        asked = [("request_uri", request_uri)] if request_uri else self._parameters(**parameters)
+        return f"{url}&{urlencode(asked)}"
 
     # ── who ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -453,7 +480,8 @@ class Provider:
         claims: dict[str, Any] = {}
         if answer.id_token is not None:
             claims = self._id_token(answer.id_token, answer.access_token, nonce, time.time() if at is None else at)
-        if self.server.userinfo_endpoint and "name" not in claims and (claims or "openid" in answer.scope.split()):
+        worthwhile = claims or self.dialect.claims or "openid" in answer.scope.split()
+        if self.server.userinfo_endpoint and "name" not in claims and worthwhile:
             with suppress(LoginonceError):  # it adds a name at best; a sign-in does not fail for it
                 said = self.userinfo(answer.access_token, answer.dpop_key)
                 if not claims or said.get("sub") == claims.get("sub"):  # OIDC Core §5.3.2
@@ -485,7 +513,7 @@ class Provider:
 
     def userinfo(self, access_token: str, dpop_key: Secret | None = None) -> dict[str, Any]:
         """What the provider says of the person (OIDC Core §5.3); `dpop_key` is what the token is bound to, if it is."""
-        return self._json(self._userinfo(access_token, dpop_key), "who is signed in")
+        return self.dialect.identity(self._json(self._userinfo(access_token, dpop_key), "who is signed in"))
 
     def _userinfo(self, access_token: str, dpop_key: Secret | None) -> wire.Answer:
         url = self._endpoint("userinfo_endpoint", "asking who is signed in")
@@ -522,7 +550,8 @@ class Provider:
         """Whether that person's access token is good at userinfo; None where it does not say.  Never raises."""
         with suppress(LoginonceError):
             if self.server.userinfo_endpoint:
-                return judge_userinfo(self._userinfo(token.access_token, token.dpop_key), subject)
+                answer = self._userinfo(token.access_token, token.dpop_key)
+                return judge_userinfo(answer, subject, member=self.dialect.claims.get("sub", "sub"))
         return None
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────
@@ -539,7 +568,7 @@ class Provider:
             answer = self._post("revocation_endpoint", [*form], "revoking a token")
             if answer.status == 200:
                 return True
-            raise wire.error_response(answer, "revocation was refused")
+            raise wire.error_response(answer, "revocation was refused", self.dialect)
         except (LoginonceError, ErrorResponse) as error:
             log.warning("a %s of %s could not be revoked: %s", hint, self._discovery.issuer, error)
             return False
@@ -549,8 +578,10 @@ class Provider:
 
         No ID token goes into it: an address is written to histories and logs.
         """
+        redirect_uri = next(iter(self.client.redirect_uris), self.dialect.redirect_uri)
+        usual = self.dialect.ending(client_id=self.client.client_id, redirect_uri=redirect_uri)
         with suppress(LoginonceError):
-            if url := self.server.end_session_endpoint:
-                query = {"client_id": self.client.client_id, **{k: v for k, v in parameters.items() if v}}
+            if usual is not None and (url := self.server.end_session_endpoint):
+                query = {**usual, **{k: v for k, v in parameters.items() if v}}
                 return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
         return ""

@@ -9,6 +9,11 @@ The environment speaks of one login.  Where its issuer or its client is another 
 scope and account mean something else, and its client secret would be handed to a stranger: only the store
 counts then.
 
+Whose login it is can be said by a provider's name (`google`, `keycloak`: see `providers`) and what its address is
+made of (`realm`, `tenant`, …) in place of the issuer; or the issuer is recognised.  Either gives the `Dialect`, of
+which a profile can say everything otherwise, and what holds where nobody says: the scope, and the policy's
+`reuse_interval`.
+
 A private key is a file's path, or its text (PEM, JWK), which is meant for the environment and is never saved.
 """
 
@@ -32,6 +37,7 @@ from .address import secure
 from .errors import ConfigurationError
 from .home import config_file, state_folder
 from .model import Secret
+from .providers import ANY, PLACES, Dialect, known, names, recognised
 from .refresh import Policy
 from .stores.base import TokenStore
 from .stores.file import FileStore
@@ -67,6 +73,7 @@ class Settings:
     `resource`: the APIs that it is for (RFC 8707), separated by spaces; requests are signed for the first.
     `grant`: how the login comes about ("" = a person signs in).  `server`: metadata known better than the
     provider's documents say it.  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
+    `dialect`: how the provider speaks, see `providers`.
     `private_key`: a path, or as a `Secret` the text of a key.  `certificate`, `certificate_key`: paths, the second ""
     where the first file holds both.  `assertion_audience`: see `model.Client`.  `dpop`: bind tokens to a key.
     """
@@ -90,6 +97,7 @@ class Settings:
     token_endpoint_auth_signing_alg: str | None = None
     assertion_audience: str = ""
     dpop: bool = False
+    dialect: Dialect = ANY
 
     @property
     def command(self) -> str:
@@ -98,11 +106,14 @@ class Settings:
             which = ["--account", self.account] if self.account else []
             return shlex.join(["loginonce", "login", self.profile, *which])
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
+        if self.dialect.name not in (ANY.name, recognised(self.issuer).name):
+            words += ["--provider", self.dialect.name]
+        usual = {**_DEFAULTS, "scope": self.dialect.scope}
         for name in _OPTIONS:
             value = getattr(self, name)
             if name == "private_key":
                 value = key_file(value)
-            if value and value != _DEFAULTS.get(name):
+            if value and value != usual.get(name):
                 words.append(f"--{name.replace('_', '-')}")
                 words += [] if value is True else [public(value) if name == "store" else value]
         return shlex.join(words)
@@ -136,20 +147,44 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
     where = "the session"
     if named and "://" in named:
         members["issuer"] = named
+    elif named and named not in (there := profiles()) and named in names():
+        members["provider"] = named
     elif named:
-        members |= {**_profile(named), "profile": named}
+        members |= {**_profile(named, there), "profile": named}
         where = f"the profile {named!r} in {config_file()}"
     members |= {name: value for name, value in given.items() if value not in (None, "", {})}
+    provider = _provider(members, where)
     for name, value in from_environment(members).items():
         if value and members.get(name) in (None, ""):
             members[name] = value
-    made = _checked(members, where=where)
+    if provider is not None and not members.get("issuer"):
+        provider.at({})  # raises, and says what is missing
+    made = _checked(members, where=where, provider=provider)
     if made.client_secret is None and (state_folder() / "clients").exists():
         # Imported here: few clients are registered from here.
         from .register import registered_secret
 
         made = replace(made, client_secret=registered_secret(made.issuer, made.client_id))
     return made
+
+
+def _provider(members: dict[str, Any], where: str) -> Dialect | None:
+    """The provider that is named, if one is; its name and its places become the issuer, where they are all there."""
+    name = members.pop("provider", "") or ""
+    places = {place: members.pop(place) for place in PLACES if place in members}
+    for said, value in {"provider": name, **places}.items():
+        if not isinstance(value, str):
+            raise ConfigurationError(f"{said} of {where} has to be a text")
+    provider = known(name) if name else None
+    if places and (provider is None or members.get("issuer")):
+        why = "the issuer says that already" if members.get("issuer") else "name the provider too: provider=…"
+        raise ConfigurationError(f"{', '.join(places)} of {where} means nothing: {why}")
+    if provider is not None and not members.get("issuer"):
+        # Where nothing is said of its place, the environment may know the issuer.
+        whole = all(provider.places.values()) and "{issuer}" not in provider.issuer
+        if places or whole:
+            members["issuer"] = provider.at(places)
+    return provider
 
 
 def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
@@ -162,12 +197,12 @@ def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _checked(members: dict[str, Any], *, where: str) -> Settings:
-    known = {item.name for item in fields(Settings)}
-    if unknown := set(members) - known:
+def _checked(members: dict[str, Any], *, where: str, provider: Dialect | None = None) -> Settings:
+    settable = {item.name for item in fields(Settings)}
+    if unknown := set(members) - settable:
         raise ConfigurationError(
             f"{where} has members that mean nothing here: {', '.join(sorted(unknown))}.  There are "
-            f"{', '.join(sorted(known - {'profile'}))}"
+            f"{', '.join(sorted({*settable, 'provider', *PLACES} - {'profile'}))}"
         )
     for name in ("issuer", "client_id"):
         if not members.get(name):
@@ -176,6 +211,7 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         if members.get(name) is not None and not isinstance(members[name], str):
             raise ConfigurationError(f"{name} of {where} has to be a text")
     members["issuer"] = _issuer(members["issuer"], where)
+    members["dialect"] = dialect = _dialect(members, provider, where)
     if members.get("grant", "") not in get_args(GrantType):
         raise ConfigurationError(
             f"{members['grant']!r} of {where} is not a grant that can be chosen: there are "
@@ -195,14 +231,31 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         members["store"] = Address(store)
     if members.get("grant") == "client_credentials":
         members.setdefault("scope", "")  # a service is nobody, so it does not ask who it is
+    members["scope"] = dialect.asked(members.get("scope", dialect.scope))
+    if members.get("resource") and not dialect.resource_parameter:
+        raise ConfigurationError(
+            f"{dialect.title} is not told the resource that {where} has: see loginonce providers {dialect.name}"
+        )
     if not isinstance(members.get("server", {}), Mapping):
         raise ConfigurationError(f"the server of {where} has to be a table of RFC 8414 names")
     policy = members.get("policy")
     if isinstance(policy, Mapping):
-        members["policy"] = _policy(policy, where)
-    elif policy is not None and not isinstance(policy, Policy):
+        members["policy"] = _policy({"reuse_interval": dialect.reuse_interval, **policy}, where)
+    elif policy is None:
+        members["policy"] = Policy(reuse_interval=dialect.reuse_interval)
+    elif not isinstance(policy, Policy):
         raise ConfigurationError(f"the policy of {where} has to be a table")
     return Settings(**{name: value for name, value in members.items() if value is not None})
+
+
+def _dialect(members: dict[str, Any], provider: Dialect | None, where: str) -> Dialect:
+    dialect = provider or recognised(members["issuer"])
+    said = members.get("dialect")
+    if isinstance(said, Dialect):
+        return said
+    if said is not None and not isinstance(said, Mapping):
+        raise ConfigurationError(f"the dialect of {where} has to be a table: see loginonce providers")
+    return dialect.but(said, where) if said else dialect
 
 
 def key_or_path(given: str | None) -> str:
@@ -280,13 +333,13 @@ def _parsed(text: str, path: Path) -> dict[str, dict[str, Any]]:
     return {name: Members(profile) for name, profile in found.items()}
 
 
-def _profile(name: str) -> dict[str, Any]:
-    found = profiles()
+def _profile(name: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if name not in found:
         there = f"there are {', '.join(sorted(found))}" if found else "there are none yet"
         raise ConfigurationError(
             f"there is no profile {name!r} in {config_file()} ({there}).  Make it with: "
-            f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID"
+            f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID, or name a provider: see loginonce "
+            "providers"
         )
     if "client_secret" in found[name] or isinstance(key_or_path(str(found[name].get("private_key", ""))), Secret):
         _warn_if_open(config_file())
@@ -397,7 +450,9 @@ def _with_member(text: str, profile: str, name: str, value: str) -> str:
 
 
 def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
-    present = _checked({**there, "profile": made.profile}, where=f"the profile {made.profile!r} in {path}")
+    where = f"the profile {made.profile!r} in {path}"
+    members = {**there, "profile": made.profile}
+    present = _checked(members, where=where, provider=_provider(members, where))
     if _without_secrets(present) != _without_secrets(made):
         raise ConfigurationError(
             f"there is another profile {made.profile!r} already: edit it in {path}, or choose another name"
@@ -433,7 +488,10 @@ def _alone(path: Path) -> Iterator[None]:
 def _table(made: Settings) -> str:
     made = _without_secrets(made)
     members: dict[str, Any] = {name: getattr(made, name) for name in (*_TEXTS, "dpop")}
-    standard = Policy()
+    if made.dialect.name != recognised(made.issuer).name:
+        members["provider"] = made.dialect.name
+    members["dialect"] = made.dialect.changes()
+    standard = Policy(reuse_interval=made.dialect.reuse_interval)
     members["server"] = dict(made.server)
     members["policy"] = {
         item.name: value

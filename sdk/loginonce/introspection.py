@@ -35,12 +35,15 @@ def judge_introspection(answer: Answer) -> bool | None:
     return active if answer.status == 200 and isinstance(active, bool) else None
 
 
-def judge_userinfo(answer: Answer, subject: str) -> bool | None:
-    """Whether the access token is good, as far as this proves it: None for any other answer, or another person's."""
+def judge_userinfo(answer: Answer, subject: str, *, member: str = "sub") -> bool | None:
+    """Whether the access token is good, as far as this proves it: None for any other answer, or another person's.
+
+    `member` is where it says whose the token is.
+    """
     if answer.status == 401:
         return False
     try:
-        sub = json.loads(answer.body)["sub"]
+        sub = str(json.loads(answer.body)[member])
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return True if answer.status == 200 and sub == subject else None

@@ -45,6 +45,20 @@ if TYPE_CHECKING:
     from .login.signin import SignIn
     from .watch import Keeper, KeptFresh, Watcher
 
+    class Place(TypedDict, total=False):
+        """What a known provider's address is made of (see `providers`)."""
+
+        host: str
+        domain: str
+        realm: str
+        tenant: str
+        application: str
+        authorization_server: str
+        region: str
+        pool: str
+        project: str
+
+
 __all__ = ["LoggedOut", "Session"]
 
 log = logging.getLogger("loginonce")
@@ -111,8 +125,10 @@ class Session(requests.Session):
         lab.login()
         lab.get("https://api.example.org/runs")
 
-    The first argument is an issuer, or the name of a profile; without one the environment says which (see
-    `config`).  `store` is a `TokenStore` or its address; `origins` names further origins, such as
+    The first argument is an issuer, or the name of a profile or of a provider (`Session("google", client_id=…)`,
+    `Session("keycloak", host="id.example.org", realm="lab", client_id=…)`, see `providers`); without one the
+    environment says which (see `config`).  `issuer` and `provider` say the same by name, and `dialect` what that
+    provider does otherwise.  `store` is a `TokenStore` or its address; `origins` names further origins, such as
     "https://files.example.org", to which a redirect may take the token; `server` overrides what the provider
     says of itself (RFC 8414 names); `policy` says how the login is renewed.  Raises `ConfigurationError`.
 
@@ -145,6 +161,10 @@ class Session(requests.Session):
         origins: Iterable[str] = (),
         server: Mapping[str, Any] | None = None,
         policy: Policy | None = None,
+        issuer: str | None = None,
+        provider: str | None = None,
+        dialect: Mapping[str, Any] | None = None,
+        **place: Unpack[Place],
     ) -> None:
         super().__init__()
         # Also in a traceback through here.
@@ -168,6 +188,10 @@ class Session(requests.Session):
             store=store if isinstance(store, str) else None,
             server=server,
             policy=policy,
+            issuer=issuer,
+            provider=provider,
+            dialect=dialect,
+            **place,
         )
         self._build(made, store if isinstance(store, TokenStore) else None, frozenset(map(origin, origins)))
 
@@ -179,7 +203,7 @@ class Session(requests.Session):
         if certificate and self.cert is None:
             self.cert = made.certificate if len(certificate) == 1 else (made.certificate, made.certificate_key)
         provider = Provider(
-            Discovery(made.issuer, made.server, state_folder() / "servers"),
+            Discovery(made.issuer, made.server, state_folder() / "servers", dialect=made.dialect),
             Client(
                 made.client_id,
                 made.client_secret,

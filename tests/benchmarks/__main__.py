@@ -47,7 +47,7 @@ def main() -> int:
     prepare()
     with tempfile.TemporaryDirectory(prefix="loginonce-bench-") as folder, Loopback() as provider:
         bench = Bench(provider, Path(folder), short=given.short, seconds=seconds)
-        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; files in {folder}\n")
+        print(f"load {bench.load:.1f} on {os.cpu_count()} cores; files in {folder}\n")
         print(f"{'what':<52} {'measured':>10}  {'target':<11}", flush=True)
         try:
             for name in given.only or ROWS:
@@ -61,10 +61,11 @@ def main() -> int:
         finally:
             bench.end()
         print()
-        for standing in bench.standings.values():
-            if standing.why:
-                print(f"{standing.name}: {standing.why}")
-        if given.write or given.into:
+        if bench.standings:
+            print("\n".join(figures.beside(list(bench.standings.values()))), end="\n\n")
+        if (given.write or given.into) and bench.wrong:
+            print("nothing is written: something that must hold did not")
+        elif given.write or given.into:
             for path in figures.save(bench, found, into=given.into):
                 print(f"written: {path}")
     missed = [figure.what for figure in found if figure.met is False]

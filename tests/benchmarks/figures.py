@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rows import Bench, Figure, Standing
+from rows import Bench, Figure, Standing, Storm
 
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
@@ -43,7 +43,7 @@ def target(figure: Figure) -> str:
 
 
 def verdict(figure: Figure) -> str:
-    return {None: "", True: "met", False: "missed"}[None if math.isnan(figure.measured) else figure.met]
+    return {None: "", True: "met", False: "missed"}[figure.met]
 
 
 def line(figure: Figure) -> str:
@@ -59,7 +59,7 @@ def surroundings(bench: Bench) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "load": [round(load, 1) for load in os.getloadavg()],
+        "load": round(bench.load, 1),
         "requests": metadata.version("requests"),
         "short": bench.short,
     }
@@ -68,6 +68,8 @@ def surroundings(bench: Bench) -> dict[str, Any]:
 def markdown(figures: list[Figure], standings: list[Standing], where: dict[str, Any]) -> str:
     """The README's tables; those without a target are in the JSON."""
     shortly = ", in the short form" if where["short"] else ""
+    if where["load"] > where["cores"] / 2:
+        shortly += f", while other programs kept it busy (load {where['load']:.0f})"
     machine = f"{where['system']}, {where['cores']} cores, Python {where['python']}, requests {where['requests']}"
     lines = [
         f"Measured on {where['date']} ({machine}){shortly}; × is the ratio to plain requests.",
@@ -79,22 +81,32 @@ def markdown(figures: list[Figure], standings: list[Standing], where: dict[str, 
         if figure.target is not None and figure.row != "peers":
             found = value(figure) if figure.met else f"**{value(figure)}**"
             lines.append(f"| {figure.what} | {target(figure).removeprefix('≤ ')} | {found} |")
+    return "\n".join([*lines, "", *beside(standings)])
+
+
+def beside(standings: list[Standing]) -> list[str]:
+    """A table of loginonce and its peers; what could not be measured says why."""
     columns = ["import, CPU", "memory, MB", "one request, CPU", "new process, wall"]
     sizes = sorted({storm.size for standing in standings for storm in standing.storms})
-    lines += ["", "| | " + " | ".join([*columns, *(f"storm of {size}" for size in sizes)]) + " |"]
-    lines.append("|---|" + "---:|" * (len(columns) + len(sizes)))
+    lines = [f"| | shared by | {' | '.join([*columns, *(f'storm of {size}' for size in sizes)])} |"]
+    lines.append("|---|---|" + "---:|" * (len(columns) + len(sizes)))
     for standing in standings:
-        cells = [plain(standing.figures.get(name), name) for name in columns]
         by_size = {storm.size: storm for storm in standing.storms}
-        for size in sizes:
-            storm = by_size.get(size)
-            cells.append(
-                f"{storm.token_requests:g} requests, {storm.replays:g} replays, ended {storm.ended} of {storm.rounds}"
-                if storm
-                else "–"
-            )
-        lines.append(f"| {standing.name} {standing.version} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cells = [
+            f"{standing.name} {standing.version}".strip(),
+            standing.cache or "–",
+            *(plain(standing.figures.get(name), name) for name in columns),
+            *(told_of(by_size[size]) if size in by_size else "–" for size in sizes),
+        ]
+        if standing.why:
+            cells[-1] += f" ({standing.why})"
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def told_of(storm: Storm) -> str:
+    ended = f"ended in {storm.ended} of {storm.rounds}" if storm.ended else "kept"
+    return f"{storm.token_requests:g} requests, {storm.replays:g} replays: {ended}"
 
 
 def plain(number: float | None, column: str) -> str:
@@ -117,11 +129,14 @@ def save(bench: Bench, figures: list[Figure], *, into: Path | None = None) -> li
     results = (into or HERE) / RESULTS.name
     told = {
         "where": where,
-        "figures": [{**asdict(figure), "met": figure.met} for figure in figures],
+        "figures": [
+            {**asdict(figure), "measured": None if math.isnan(figure.measured) else figure.measured, "met": figure.met}
+            for figure in figures
+        ],
         "standings": [asdict(standing) for standing in standings],
         "growth": bench.curve,
     }
-    results.write_text(json.dumps(told, indent=1, ensure_ascii=False, default=str) + "\n", "utf-8")
+    results.write_text(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     written = [results]
     chart = (into or HERE) / CHART.name
     if draw(told, chart):
@@ -168,7 +183,8 @@ def draw(told: dict[str, Any], chart: Path) -> bool:
     )
     for at, storm in enumerate(last):
         said = f"login ended in {storm['ended']} of {storm['rounds']}" if storm["ended"] else "login kept"
-        storms.text(0.15, at, said, va="center", fontsize=8)
+        where = 0.15 if storm["token_requests"] > 3 else storm["token_requests"] + 0.15
+        storms.text(where, at, said, va="center", fontsize=8)
     storms.set(title=f"{last[0]['size'] if last else 0} processes at expiry: token requests")
     storms.invert_yaxis()
 

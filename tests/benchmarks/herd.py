@@ -60,10 +60,11 @@ class Animal(member.Member):
         return {}
 
     def do_get(self, name: str, folder: str, url: str, at: float = 0.0) -> dict[str, Any]:
-        """One GET that begins at that moment; its status, and when it was over (POSIX seconds)."""
+        """One GET that begins at that moment; its status, when it was over (POSIX seconds), and its CPU (s)."""
         time.sleep(max(0.0, at - time.time()))
+        cpu = time.process_time()
         status = self._gets[name, folder](url, timeout=PATIENCE).status_code
-        return {"status": status, "over": time.time()}
+        return {"status": status, "over": time.time(), "cpu": time.process_time() - cpu}
 
     def do_get_in_threads(self, name: str, folder: str, url: str, threads: int, at: float = 0.0) -> dict[str, Any]:
         """The same in so many threads that share one session; when the last was over."""
@@ -124,10 +125,10 @@ class Animal(member.Member):
         return {"ends_at": ends_at}
 
     def do_hurry(self, name: str, folder: str, url: str, at: float, seconds: float) -> dict[str, Any]:
-        """GET after GET, for that long from that moment on: how many µs each took, and what failed."""
+        """GET after GET, for that long from that moment on: how many µs each took, what failed, and the CPU (s)."""
         get, took, failures = self._gets[name, folder], [], []
         time.sleep(max(0.0, at - time.time()))
-        now = time.perf_counter()
+        now, cpu = time.perf_counter(), time.process_time()
         end = now + seconds
         while now < end:
             began = now
@@ -139,7 +140,7 @@ class Animal(member.Member):
                 failures += [f"status {status}"] * (status != 200)
             now = time.perf_counter()
             took.append(round((now - began) * 1e6))
-        return {"took": took, "failures": failures}
+        return {"took": took, "failures": failures, "cpu": time.process_time() - cpu}
 
 
 if __name__ == "__main__":

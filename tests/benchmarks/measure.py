@@ -95,7 +95,7 @@ def memory_of(code: str) -> float:
 
 
 def instructions(*commands: Sequence[str]) -> list[int] | None:
-    """How many each command takes, as callgrind counts them, or None where it is not installed."""
+    """How many each command takes, as callgrind counts them, or None where it is not installed or cannot run."""
     if shutil.which("valgrind") is None:
         return None
 
@@ -106,11 +106,11 @@ def instructions(*commands: Sequence[str]) -> list[int] | None:
             capture_output=True,
             text=True,
             env={**os.environ, "PYTHONHASHSEED": "0"},
-            check=True,
+            check=False,
         )
         found = re.search(r"Collected : ([0-9]+)", done.stderr)
-        assert found is not None, done.stderr
-        return int(found[1])
+        return int(found[1]) if found and done.returncode == 0 else 0
 
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(count, commands))
+        counted = list(pool.map(count, commands))
+    return counted if all(counted) else None

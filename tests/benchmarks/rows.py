@@ -53,8 +53,8 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
-        if self.target is None:
+        """Whether the target is met; None where there is none, or nothing to be measured."""
+        if self.target is None or math.isnan(self.measured):
             return None
         return self.measured >= self.target if self.at_least else self.measured <= self.target
 
@@ -91,6 +91,7 @@ class Bench:
         self.provider = provider
         self.short = short
         self.seconds = seconds
+        self.load = os.getloadavg()[0]  # before it all
         self.wrong: list[str] = []
         self.standings: dict[str, Standing] = {}
         self.curve: list[dict[str, float]] = []
@@ -176,7 +177,7 @@ def more_memory(way: Way, times: int) -> float:
 def in_instructions(what: str, name: str, counted: list[int] | None, target: float | None) -> Figure:
     """The first of them to the second."""
     if counted is None:
-        return Figure(name, what, math.nan, target, note="valgrind is not installed")
+        return Figure(name, what, math.nan, target, note="no valgrind that runs here")
     ours, plain = counted
     return Figure(name, what, ours / plain, target, note=f"{ours / 1e6:.2f} to {plain / 1e6:.2f} million")
 
@@ -299,6 +300,8 @@ class Herd:
         self.crowd = bench.herd(size)
         self.crowd.ask("set_up", ways=[(LOGINONCE.name, self._ours), (PLAIN.name, self._plain)])
         self._lead = 0.15 + size * 0.004  # seconds in which everybody can make a request
+        self.alone: list[float] = []  # of each plain herd: its own seconds, and those of the round trip
+        self.trips: list[float] = []
 
     def _released(self, way: Way, folder: str, at: float, expected: int) -> Cost:
         """How long after that moment the last one had its answer."""
@@ -308,7 +311,8 @@ class Herd:
         requests = provider.stats()["token_requests"]
         self._bench.require(not failed, f"{self.size} × {way.name}: {len(failed)} failed, such as {failed[:1]}")
         self._bench.require(requests == expected, f"{self.size} × {way.name}: {requests} token requests")
-        return Cost(max(answer.get("over", math.inf) for answer in answers) - at)
+        cpu = sum(answer.get("cpu", math.nan) for answer in answers)
+        return Cost(max(answer.get("over", math.inf) for answer in answers) - at, cpu)
 
     def _soon(self) -> float:
         return time.time() + 0.02 + self.size / 2000
@@ -317,11 +321,14 @@ class Herd:
         """The herd of plain requests, and one token round trip."""
         self._bench.provider.reset()
         herd = self._released(PLAIN, self._plain, self._soon(), 0)
-        return Cost(herd.wall + self.round_trip())
+        trip = self.round_trip()
+        self.alone.append(herd.wall)
+        self.trips.append(trip.wall)
+        return Cost(herd.wall + trip.wall, herd.cpu + trip.cpu)
 
-    def round_trip(self) -> float:
-        seconds: float = self.crowd.members[0].ask("round_trip", folder=self._bare)["seconds"]
-        return seconds
+    def round_trip(self) -> Cost:
+        answer = self.crowd.members[0].ask("round_trip", folder=self._bare)
+        return Cost(answer["seconds"], answer["cpu"])
 
     def _warm(self) -> None:
         self.crowd.ask("get", name=LOGINONCE.name, folder=self._ours, url=self._bench.provider.api)
@@ -403,7 +410,7 @@ def thread_herd(bench: Bench) -> Iterator[Figure]:
     def all_plain() -> Cost:
         provider.reset()
         taken = released(PLAIN, plain, time.time() + 0.05, 0)
-        return Cost(taken + herd.round_trip())
+        return Cost(taken + herd.round_trip().wall)
 
     try:
         at_expiry()
@@ -474,7 +481,7 @@ def soak(bench: Bench) -> Iterator[Figure]:
         busy.append((stats["cpu"] - before) / seconds)
         took = sorted(one for answer in answers for one in answer["took"])
         tails[way].append(took[len(took) * 99 // 100])
-        return Cost(seconds / len(took))
+        return Cost(seconds / len(took), sum(answer["cpu"] for answer in answers) / len(took))
 
     try:
         crowd.ask("set_up", ways=[(way.name, folder) for way, folder in folders.items()])
@@ -501,17 +508,24 @@ def growth(bench: Bench) -> Iterator[Figure]:
         herd = Herd(bench, size)
         try:
             herd.at_expiry()
-            trip = median(herd.round_trip() for _ in range(3))
             found = pairs_of(herd.at_expiry, herd.plain, bench.times(4, 2))
         finally:
             herd.close()
-        ours, plain = median(a.wall for a, _ in found), median(b.wall for _, b in found)
-        part = median(a.wall - b.wall for a, b in found) + trip
-        bench.curve.append({"size": size, "ours": ours, "plain": plain - trip, "trip": trip, "refresh": part})
+        ours = [cost.wall for cost, _ in found]
+        part = median(all_ours - alone for all_ours, alone in zip(ours, herd.alone, strict=True))
+        bench.curve.append(
+            {
+                "size": size,
+                "ours": median(ours),
+                "plain": median(herd.alone),
+                "trip": median(herd.trips),
+                "refresh": part,
+            }
+        )
     small, large = bench.curve[0], bench.curve[-1]
-    slope = (large["ours"] / large["size"]) / (large["plain"] / large["size"])
+    all_in_all = large["ours"] / large["plain"]
     note = ", ".join(f"{point['size']:.0f}: {point['refresh'] * 1000:.0f} ms" for point in bench.curve)
-    yield Figure("growth", f"{sizes[-1]} processes at expiry / plain herd alone", slope, None, note=f"in {sizes}")
+    yield Figure("growth", f"{sizes[-1]} processes at expiry / plain herd alone", all_in_all, None, note=f"in {sizes}")
     # Constant: what the largest herd waits for its refresh is no more than what the smallest does.
     yield Figure(
         "growth", f"the refresh part, {sizes[-1]} / {sizes[0]} processes", large["refresh"] / small["refresh"], 1.15,
@@ -536,14 +550,13 @@ def durable(bench: Bench) -> Iterator[Figure]:
     command = clients("first", folder, LOGINONCE.name, bench.provider.api)
     trace = Path(folder, "trace")
     bench.provider.reset()
-    if shutil.which("strace") is not None:
-        tracer = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", str(trace)]
-        subprocess.run([*tracer, *command], check=True, capture_output=True)
-        how = "strace"
-    else:
-        command.insert(1, str(HERE / "counted.py"))
-        subprocess.run(command, check=True, env={**os.environ, "BENCHMARK_TRACE": str(trace)})
-        how = "os.fsync wrapped"
+    tracer = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", str(trace)]
+    how = "strace"
+    if shutil.which("strace") is None or subprocess.run([*tracer, "true"], capture_output=True, check=False).returncode:
+        how = "os.fsync, wrapped"  # also where a container forbids to trace
+        tracer = [PYTHON, str(HERE / "counted.py"), str(trace)]
+        del command[0]
+    subprocess.run([*tracer, *command], check=True)
     synced = re.findall(r"f(?:data)?sync\([0-9]+<(.*)>\)", trace.read_text())
     folders = sum(os.path.isdir(path) for path in synced)
     bench.require(bench.provider.stats()["token_requests"] == 1, "durable writes: not one refresh")
@@ -634,7 +647,7 @@ def peers(bench: Bench) -> Iterator[Figure]:
             try:
                 standing.figures[name] = measure(bench, way)
             except Exception as error:
-                standing.why += f"{name}: {type(error).__name__}: {error}.  "
+                standing.why += f"{name}: {str(error)[:120]}; "
     storms(bench, [way for way in ways if not way.missing])
     ours = bench.standings[LOGINONCE.name]
     for storm in ours.storms:
@@ -680,7 +693,7 @@ def storms(bench: Bench, ways: list[Way], sizes: tuple[int, ...] = STORMS) -> No
                 folders = [bench.login(way, first=1) for _ in range(rounds)]
                 answers = crowd.ask("set_up", ways=[(way.name, folder) for folder in folders])
                 if any(answers):
-                    bench.standings[way.name].why += f"storm: {answers[0].get('message', '')[:200]}"
+                    bench.standings[way.name].why += f"storm: {answers[0].get('message', '')[:120]}; "
                     continue
                 time.sleep(1.05)  # until the provider, too, takes the token for ended
                 provider.answer_in(ANSWER_TIME)

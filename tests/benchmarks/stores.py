@@ -24,9 +24,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "processes"))  # where `crowd` is
-sys.path.insert(0, str(HERE.parent / "stores"))  # where `servers` are
+sys.path.insert(0, str(Path(__file__).parents[1] / "processes"))  # where `crowd` is
+sys.path.insert(0, str(Path(__file__).parents[1] / "stores"))  # where `servers` are
 
 import pytest
 import redis_server

@@ -123,6 +123,10 @@ def test_memory_is_that_of_the_child_and_not_of_who_started_it() -> None:
     del ballast
 
 
+def test_a_command_that_fails_has_no_count_of_instructions() -> None:
+    assert measure.instructions(["false"]) is None
+
+
 @pytest.mark.parametrize(
     ("figure", "met"),
     [
@@ -138,7 +142,7 @@ def test_a_target_is_met_from_its_own_side(figure: Figure, met: bool | None) -> 
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
-    assert "missed" not in figures.line(Figure("r", "w", math.nan, 1.0, note="valgrind is not installed"))
+    assert "missed" not in figures.line(Figure("r", "w", math.nan, 1.0, note="no valgrind that runs here"))
 
 
 # ── herds ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -205,6 +209,11 @@ def test_a_request_over_the_null_transport_has_its_token_on(name: str, tmp_path:
     assert request.headers["Authorization"] == "Bearer at_7"
 
 
+def test_what_a_peer_cannot_do_is_shown_with_the_reason() -> None:
+    absent = Standing("absent", why="absent is not installed")
+    assert figures.beside([standing(), absent])[-1].endswith("| – | – (absent is not installed) |")
+
+
 def standing() -> Standing:
     figures_of_it = {"import, CPU": 1.5, "memory, MB": 9.0, "one request, CPU": 1.2, "new process, wall": 1.1}
     return Standing("authlib", "1.9", figures=figures_of_it, storms=[Storm(8, 5, 8, 7, 5, 1, 0)])
@@ -213,15 +222,25 @@ def standing() -> Standing:
 def test_the_tables_take_the_place_of_the_old_ones_and_of_nothing_else() -> None:
     readme = f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n"
     found = [Figure("r", "one request", 0.71, 0.9), Figure("r", "import", 1.2, 1.05), Figure("r", "untargeted", 5.0)]
-    where = {"date": "2026-01-02", "python": "3.11", "system": "Linux", "cores": 2, "requests": "2.34", "short": False}
+    where = {
+        "date": "2026-01-02",
+        "python": "3.11",
+        "system": "Linux",
+        "cores": 2,
+        "requests": "2.34",
+        "short": False,
+        "load": 0.3,
+    }
     text = figures.markdown(found, [standing()], where)
     made = figures.into_readme(text, readme)
     assert made.startswith(f"before\n{figures.BEGIN}\n")
     assert made.endswith(f"\n{figures.END}\nafter\n")
     assert "| one request | 0.90 × | 0.71 × |" in made
     assert "| import | 1.05 × | **1.20 ×** |" in made
-    assert "8 requests, 7 replays, ended 5 of 5" in made
+    assert "| authlib 1.9 | – | 1.50 × | +9 MB | 1.20 × | 1.10 × | 8 requests, 7 replays: ended in 5 of 5 |" in made
     assert "old" not in made
+    assert "kept it busy" not in made
+    assert "kept it busy (load 7)" in figures.markdown(found, [], {**where, "load": 7.0})
     assert "untargeted" not in made
     with pytest.raises(ValueError, match="does not hold"):
         figures.into_readme(text, "no markers")
@@ -245,6 +264,14 @@ def test_the_chart_is_drawn_from_the_results(tmp_path: Path) -> None:
     for missing in ("growth", "standings"):
         assert not figures.draw({**told, missing: []}, tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
+
+
+def test_the_results_are_json_in_which_a_gap_is_a_gap(bench: Bench, tmp_path: Path) -> None:
+    bench.standings = {"authlib": standing()}
+    (results,) = figures.save(bench, [Figure("r", "one", 0.5, 1.0), Figure("r", "two", math.nan, 1.0)], into=tmp_path)
+    told = json.loads(results.read_text("utf-8"))
+    assert [(each["measured"], each["met"]) for each in told["figures"]] == [(0.5, True), (None, None)]
+    assert told["standings"][0]["storms"][0]["replays"] == 7
 
 
 def test_one_command_lists_every_row() -> None:

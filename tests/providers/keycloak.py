@@ -274,8 +274,13 @@ class Keycloak:
         self.admin("DELETE", f"users/{self.user_id}/role-mappings/realm", [self.admin("GET", f"roles/{name}")])
 
     def log_out(self) -> None:
-        """The administrator ends the person's sessions."""
+        """The administrator logs the person out: all that was issued in an earlier second is stale."""
         self.admin("POST", f"users/{self.user_id}/logout")
+
+    def end_sessions(self) -> None:
+        """The administrator ends the person's sessions one by one; offline ones go on."""
+        for session in self.sessions():
+            self.admin("DELETE", f"sessions/{session['id']}")
 
     def forgive(self, reuses: int) -> None:
         """The whole realm accepts each refresh token so many times more, once it is spent."""

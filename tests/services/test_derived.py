@@ -429,7 +429,7 @@ def test_a_registration_that_cannot_be_saved_is_told(fake_provider_factory: Fact
 
 # ── pushed requests ──────────────────────────────────────────────────────────────────────────────────────
 
-ASKED = {"redirect_uri": HANDED, "scope": "openid", "state": "s", "resource": [FILES, RUNS]}
+ASKED = {"redirect_uri": HANDED, "scope": "openid", "state": "s", "resource": f"{FILES} {RUNS}"}
 
 
 def test_a_request_goes_by_the_browser_where_nobody_wants_it_pushed(fake_provider_factory: Factory) -> None:

@@ -64,7 +64,7 @@ class Server:
         self, folder: Path, *, host: str = "127.0.0.1", namespace: str = "", kind: str = REDIS, **settings: str
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.host, self.port = host, free_port()
+        self.host, self.port, self.kind = host, free_port(), kind
         defaults = {
             "bind": host,
             "dir": str(folder),

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from ..client import Provider
 from ..errors import ConfigurationError, ErrorResponse, LoginFailed, ProtocolError
 from ..model import Secret, scope_set
+from ..providers import ANY
 from ..wire import judge_redirect, require_state
 from .flow import Prompt, SignedIn, Waiter, first
 
@@ -31,7 +32,7 @@ __all__ = ["DEFAULT_REDIRECT_URI", "BrowserFlow"]
 
 log = logging.getLogger("loginonce")
 
-DEFAULT_REDIRECT_URI = "http://127.0.0.1/callback"
+DEFAULT_REDIRECT_URI = ANY.redirect_uri
 """Without a port: any free one (RFC 8252 §7.3).  The address, not `localhost`, which may lead elsewhere."""
 
 
@@ -64,18 +65,15 @@ class _Request:
             )
         state, nonce, verifier = generate_token(32), generate_token(32), Secret(generate_token(64))
         scopes = scope_set(scope)
-        prompts = [*asks.get("prompt", "").split(), *(["consent"] if "offline_access" in scopes else [])]
-        parameters: dict[str, str | list[str] | None] = {
+        parameters = {
             **asks,
             "redirect_uri": redirect_uri,
             "scope": scope,
             "state": state,
-            "nonce": nonce if "openid" in scopes else None,
+            "nonce": nonce if "openid" in scopes else "",
             "code_challenge": create_s256_code_challenge(verifier),
             "code_challenge_method": "S256",
-            # OIDC Core §11: offline access is given only where consent is asked for.
-            "prompt": " ".join(dict.fromkeys(prompts)),
-            "resource": resource.split(),
+            "resource": resource,
         }
         pushed = provider.push(**parameters)
         url = provider.authorization_url(**({"request_uri": pushed.request_uri} if pushed else parameters))
