@@ -2,11 +2,10 @@
 
 What the caller says counts before what the profile says, and that before `LOGINONCE_ISSUER`, `…_CLIENT_ID`,
 `…_CLIENT_SECRET`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.  `LOGINONCE_PROFILE` names the profile where the caller
-names nothing.
+names nothing.  `LOGINONCE_USERNAME` and `LOGINONCE_PASSWORD` sign in where a password does, and are in no `Settings`.
 
 The environment speaks of one login.  Where its issuer or its client is another than the one that was named, its
-scope and account mean something else, and its client secret would be handed to a stranger: only the store
-counts then.
+scope and account mean something else, and its secrets would be handed to a stranger: only the store counts then.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import unquote
 
 from .address import secure
+from .dialect import read_dialect
 from .errors import ConfigurationError
 from .home import config_file, state_folder
 from .model import Secret
@@ -59,7 +59,8 @@ class Settings:
     """Everything that makes a login what it is; no token among it.
 
     `grant`: how the login comes about ("" = a person signs in).  `server`: metadata known better than the
-    provider's documents say it.  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
+    provider's documents say it.  `backend`: how a plain JSON back end speaks, which knows no OAuth (see
+    `dialect.read_dialect`).  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
     """
 
     issuer: str
@@ -73,6 +74,7 @@ class Settings:
     grant: GrantType = ""
     store: str = ""
     server: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    backend: Mapping[str, Any] = field(default_factory=dict, hash=False)
     policy: Policy = field(default_factory=Policy)
     profile: str = ""
 
@@ -84,9 +86,30 @@ class Settings:
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
         for name in _OPTIONS:
             value = getattr(self, name)
-            if value and value != _DEFAULTS.get(name):
+            if value and value != _DEFAULTS.get(name) and not (self.backend and name == "grant"):
                 words += [f"--{name.replace('_', '-')}", value]
+        if self.backend:
+            hidden = {name: dict.fromkeys(self.backend.get(name, {}), "…") for name in _SECRET_TABLES}
+            words += ["--backend", json.dumps({**self.backend, **{k: v for k, v in hidden.items() if v}})]
         return shlex.join(words)
+
+    @property
+    def portable(self) -> Settings:
+        """The same without what is secret: of a profile's back end that is found again where the profile is.
+
+        What a program has told of a back end by itself stays, and its secrets refuse to be pickled.
+        """
+        backend = {name: value for name, value in self.backend.items() if name not in _SECRET_TABLES}
+        return replace(self, client_secret=None, backend=Members(backend) if self.profile else self.backend)
+
+    def credentials(self) -> tuple[str, Secret | None]:
+        """The user name and the password that the environment has for this login; "" and None where it has none."""
+        known = {"issuer": self.issuer, "client_id": self.client_id}
+        if self.grant != "password" or "account" not in from_environment(known):
+            return self.account, None
+        password = os.environ.get("LOGINONCE_PASSWORD")
+        name = os.environ.get("LOGINONCE_USERNAME", "").strip() or self.account
+        return name, Secret(password) if password else None
 
 
 _TEXTS = (
@@ -94,6 +117,10 @@ _TEXTS = (
     "redirect_uri", "grant", "store",
 )  # fmt: skip
 _OPTIONS = ("scope", "account", "resource", "redirect_uri", "grant", "store")
+_NOT_OF_A_BACKEND = (
+    "client_secret", "token_endpoint_auth_method", "scope", "resource", "redirect_uri", "server",
+)  # fmt: skip
+_SECRET_TABLES = ("headers", "extra")
 _FROM_ENVIRONMENT = ("issuer", "client_id", "client_secret", "scope", "account", "store")
 _DEFAULTS = {item.name: item.default for item in fields(Settings)}
 
@@ -114,7 +141,7 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
         where = f"the profile {named!r} in {config_file()}"
     members |= {name: value for name, value in given.items() if value not in (None, "", {})}
     for name, value in from_environment(members).items():
-        if value and not members.get(name):
+        if value and not members.get(name) and not (members.get("backend") and name in _NOT_OF_A_BACKEND):
             members[name] = value
     return _checked(members, where=where)
 
@@ -136,6 +163,8 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
             f"{where} has members that mean nothing here: {', '.join(sorted(unknown))}.  There are "
             f"{', '.join(sorted(known - {'profile'}))}"
         )
+    if members.get("backend"):
+        members |= {"client_id": members.get("client_id") or "loginonce", "scope": members.get("scope") or ""}
     for name in ("issuer", "client_id"):
         if not members.get(name):
             raise ConfigurationError(f"{where} has no {name}: give it, name a profile, or set LOGINONCE_{name.upper()}")
@@ -143,6 +172,8 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         if members.get(name) is not None and not isinstance(members[name], str):
             raise ConfigurationError(f"{name} of {where} has to be a text")
     members["issuer"] = _issuer(members["issuer"], where)
+    if backend := members.get("backend"):
+        members |= _of_backend(backend, members, where)
     if members.get("grant", "") not in get_args(GrantType):
         raise ConfigurationError(
             f"{members['grant']!r} of {where} is not a grant that can be chosen: there are "
@@ -160,6 +191,23 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
     elif policy is not None and not isinstance(policy, Policy):
         raise ConfigurationError(f"the policy of {where} has to be a table")
     return Settings(**{name: value for name, value in members.items() if value is not None})
+
+
+def _of_backend(given: Any, members: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a back end makes of the other members."""
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"the backend of {where} has to be a table, such as {{ login = '/auth/login' }}")
+    odd = [name for name in _NOT_OF_A_BACKEND if members.get(name)]
+    if odd or members.get("grant", "") not in ("", "password"):
+        raise ConfigurationError(f"{where} has a backend, which knows no OAuth and so no {', '.join(odd) or 'grant'}")
+    table = Members(given)
+    for name in _SECRET_TABLES:
+        if isinstance(inner := table.get(name), Mapping):
+            table[name] = Members(
+                {each: Secret(value) if isinstance(value, str) else value for each, value in inner.items()}
+            )
+    read_dialect(table, members["issuer"], where)
+    return {"backend": table, "grant": "password"}
 
 
 def _issuer(given: str, where: str) -> str:
@@ -216,7 +264,12 @@ def _parsed(text: str, path: Path) -> dict[str, dict[str, Any]]:
     found = content.get("profiles", {})
     if not isinstance(found, dict) or not all(isinstance(profile, dict) for profile in found.values()):
         raise ConfigurationError(f"{path}: a profile has to be a table of its own, such as [profiles.lab]")
-    return {name: Members(profile) for name, profile in found.items()}
+    return {name: _hidden(profile) for name, profile in found.items()}
+
+
+def _hidden(profile: dict[str, Any]) -> Members:
+    """A profile that does not show in a traceback, nor what is in its tables."""
+    return Members({name: Members(value) if isinstance(value, dict) else value for name, value in profile.items()})
 
 
 def _profile(name: str) -> dict[str, Any]:
@@ -227,14 +280,15 @@ def _profile(name: str) -> dict[str, Any]:
             f"there is no profile {name!r} in {config_file()} ({there}).  Make it with: "
             f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID"
         )
-    if "client_secret" in found[name]:
+    backend = found[name].get("backend")
+    if "client_secret" in found[name] or (isinstance(backend, Mapping) and "headers" in backend):
         _warn_if_open(config_file())
     return dict(found[name])
 
 
 def _warn_if_open(path: Path) -> None:
     if hasattr(os, "geteuid") and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        log.warning("%s holds a client secret and is open to other users.  Run: chmod 600 '%s'", path, path)
+        log.warning("%s holds a secret and is open to other users.  Run: chmod 600 '%s'", path, path)
 
 
 def profile_name(name: str) -> str:
@@ -367,6 +421,7 @@ def _table(made: Settings) -> str:
     members: dict[str, Any] = {name: getattr(made, name) for name in _TEXTS if name != "client_secret"}
     standard = Policy()
     members["server"] = dict(made.server)
+    members["backend"] = made.backend
     members["policy"] = {
         item.name: value
         for item in fields(Policy)

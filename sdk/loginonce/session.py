@@ -22,9 +22,11 @@ from requests.cookies import extract_cookies_to_jar
 from requests.utils import get_auth_from_url
 
 from .address import origin, secure
+from .backend import Backend
 from .bearer import BearerAuth, answer_401, forget, put_on
-from .client import Discovery, Provider
+from .client import Discovery, Issuer, Provider
 from .config import Settings, open_store, settings
+from .dialect import read_dialect
 from .errors import ConfigurationError, LoginonceError, LoginRequired
 from .home import at_fork_in_child, state_folder
 from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Secret, TokenSet, scope_set
@@ -104,7 +106,8 @@ class Session(requests.Session):
     The first argument is an issuer, or the name of a profile; without one the environment says which (see
     `config`).  `store` is a `TokenStore` or its address; `origins` names further origins, such as
     "https://files.example.org", to which a redirect may take the token; `server` overrides what the provider
-    says of itself (RFC 8414 names); `policy` says how the login is renewed.  Raises `ConfigurationError`.
+    says of itself (RFC 8414 names); `backend` says how a plain JSON back end speaks, which knows no OAuth, and the
+    first argument is its base address then; `policy` says how the login is renewed.  Raises `ConfigurationError`.
 
     Requests raise what requests raises, and `LoginRequired`, `TransportError` or `StoreError` where there is no
     token to be had.
@@ -124,10 +127,12 @@ class Session(requests.Session):
         store: TokenStore | str | None = None,
         origins: Iterable[str] = (),
         server: Mapping[str, Any] | None = None,
+        backend: Mapping[str, Any] | None = None,
         policy: Policy | None = None,
     ) -> None:
         super().__init__()
         client_secret = Secret(client_secret) if client_secret else None  # also in a traceback through here
+        backend = Members(backend) if isinstance(backend, Mapping) else backend
         made = settings(
             profile_or_issuer,
             client_id=client_id,
@@ -139,6 +144,7 @@ class Session(requests.Session):
             redirect_uri=redirect_uri,
             store=store if isinstance(store, str) else None,
             server=server,
+            backend=backend,
             policy=policy,
         )
         self._build(made, store if isinstance(store, TokenStore) else None, frozenset(map(origin, origins)))
@@ -147,16 +153,18 @@ class Session(requests.Session):
         self.settings = made
         self._origins = origins
         self._given_store = store
-        provider = Provider(
-            Discovery(made.issuer, made.server, state_folder() / "servers"),
-            Client(
-                made.client_id,
-                made.client_secret,
-                made.token_endpoint_auth_method,
-                (made.redirect_uri,) if made.redirect_uri else (),
-            ),
-            Transport(self._route),
+        client = Client(
+            made.client_id,
+            made.client_secret,
+            made.token_endpoint_auth_method,
+            (made.redirect_uri,) if made.redirect_uri else (),
         )
+        transport = Transport(self._route)
+        provider: Issuer
+        if made.backend:
+            provider = Backend(made.issuer, read_dialect(made.backend, made.issuer, "the session"), client, transport)
+        else:
+            provider = Provider(Discovery(made.issuer, made.server, state_folder() / "servers"), client, transport)
         self.source = LoginSource(
             GrantKey(made.issuer, made.client_id, made.account),
             store or open_store(made.store),
@@ -424,7 +432,7 @@ class Session(requests.Session):
         grant = self.source.grant()
         assert grant is not None  # it has just brought a token
         state = self._state()
-        state["settings"] = replace(self.settings, client_secret=None, profile="", store="")
+        state["settings"] = replace(self.settings, client_secret=None, backend={}, profile="", store="")
         state["_given_store"] = HandedStore(replace(grant, tokens=(token,)))
         other = type(self).__new__(type(self))
         other.__setstate__(state)
@@ -436,7 +444,7 @@ class Session(requests.Session):
         The store is opened anew where the session arrives; the client secret is looked up there again.
         """
         state = self._state()
-        state["settings"] = replace(self.settings, client_secret=None)
+        state["settings"] = self.settings.portable
         return state
 
     def __copy__(self) -> Session:
@@ -467,7 +475,8 @@ class Session(requests.Session):
             with suppress(ConfigurationError):  # a profile that is not known here: the rest has come along
                 here = settings(made.profile or made.issuer, **({} if made.profile else {"client_id": made.client_id}))
                 if (here.issuer, here.client_id) == (made.issuer, made.client_id):
-                    made = replace(made, client_secret=here.client_secret)
+                    secret = None if made.backend else here.client_secret
+                    made = replace(made, client_secret=secret, backend=here.backend or made.backend)
         self.__dict__.update(state)
         self._build(made, store, origins)
         if "auth" in state:

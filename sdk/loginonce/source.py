@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, assert_never
 
 from . import refresh
-from .client import Provider
+from .client import Issuer
 from .errors import (
     ConfigurationError,
     CorruptStore,
@@ -84,7 +84,7 @@ class LoginSource:
         self,
         key: GrantKey,
         store: TokenStore,
-        provider: Provider,
+        provider: Issuer,
         *,
         policy: Policy | None = None,
         scope: frozenset[str] = frozenset(),

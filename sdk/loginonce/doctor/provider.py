@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 from requests.utils import get_environ_proxies, select_proxy
 
 from ..address import on_this_machine
+from ..backend import Backend
 from ..client import Discovery, Provider
 from ..config import Settings
+from ..dialect import read_dialect
 from ..errors import LoginonceError, TransportError
 from ..home import state_folder
 from ..model import AuthorizationServer, Client, Grant
@@ -77,6 +79,10 @@ def ask(made: Settings, seconds: float) -> Heard:
     heard = Heard()
     transport = _Overheard(heard, time.monotonic() + seconds)
     try:
+        if made.backend:  # which says nothing of itself: only whether somebody is there
+            transport.get(made.issuer, budget=seconds)
+            heard.server = known_server(made)
+            return heard
         heard.server = Provider(Discovery(made.issuer, made.server), Client(made.client_id), transport).server
     except LoginonceError as error:
         heard.error = error
@@ -85,6 +91,8 @@ def ask(made: Settings, seconds: float) -> Heard:
 
 def known_server(made: Settings) -> AuthorizationServer | None:
     """What is kept of the provider's metadata here, however old."""
+    if made.backend:
+        return Backend(made.issuer, read_dialect(made.backend, made.issuer, "it"), Client(made.client_id)).server
     kept = Discovery(made.issuer, made.server, state_folder() / "servers", float("inf"))
     try:
         return Provider(kept, Client(made.client_id), _Silent()).server
@@ -154,6 +162,9 @@ def check_provider(made: Settings, heard: Heard | None, kept: AuthorizationServe
         server = kept
     if server is None:
         return found("provider", "nothing is known of it yet", level="unknown")
+    if made.backend:
+        places = [made.backend[name] for name in ("login", "refresh", "logout") if made.backend.get(name)]
+        return found("provider", f"a JSON back end without OAuth, asked at {', '.join(places)}")
     offers = {
         "PKCE": "S256" in server.code_challenge_methods_supported,
         "device codes": bool(server.device_authorization_endpoint),

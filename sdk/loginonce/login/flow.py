@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from ..client import Provider
+from ..client import Issuer, Provider
 from ..errors import ConfigurationError
 from ..idtoken import unverified_claims
 from ..model import Account, Secret
@@ -36,10 +36,11 @@ class Prompt:
     """What to show the person.  None of it is a secret that outlives the sign-in.
 
     `kind`: `browser` (the answer comes back by itself), `device` (a code to compare), `paste` (the address of
-    the last page is to be brought back).  `expires_at`: POSIX seconds.
+    the last page is to be brought back), `password` (a name and a password are to be typed; `url` is where they
+    belong).  `expires_at`: POSIX seconds.
     """
 
-    kind: Literal["browser", "device", "paste"]
+    kind: Literal["browser", "device", "paste", "password"]
     issuer: str
     client_id: str
     url: str
@@ -52,9 +53,10 @@ class Prompt:
 class Progress:
     """How a sign-in stands.
 
-    `pending`: a person is asked, by `prompt`.  `retrying`: still so, but the provider cannot be reached just now
-    (`detail` says why).  `elsewhere`: another program asks already, by the same `prompt`.  `signed_in`: `account`
-    is there; without a prompt nobody had to be asked.  `failed`: `error` says why, and what to do next.
+    `pending`: a person is asked, by `prompt`; perhaps again, and `detail` says why.  `retrying`: still so, but the
+    provider cannot be reached just now (`detail` says why).  `elsewhere`: another program asks already, by the same
+    `prompt`.  `signed_in`: `account` is there; without a prompt nobody had to be asked.  `failed`: `error` says why,
+    and what to do next.
     """
 
     state: Literal["pending", "retrying", "elsewhere", "signed_in", "failed"]
@@ -142,7 +144,7 @@ class ClientCredentialsFlow(_Silent):
 class PasswordFlow(_Silent):
     """A person's name and password (RFC 6749 §4.3), for servers that know nothing better.  Neither is kept."""
 
-    provider: Provider
+    provider: Issuer
     username: str
     password: Secret
     scope: str = ""
@@ -163,7 +165,7 @@ class HandedFlow(_Silent):
     An ID token among them is checked like any other.  Without an access token the first request gets one.
     """
 
-    provider: Provider
+    provider: Issuer
     tokens: Handed = field(repr=False)
 
     def finish(self, wait: Waiter) -> SignedIn:

@@ -6,6 +6,7 @@ from flask import Flask, Response
 from werkzeug.wrappers import Response as AnyResponse
 
 from loginonce.testing.api import add_api
+from loginonce.testing.backend import add_backend
 from loginonce.testing.grants import AUTH_METHODS, GRANT_TYPES, Server
 from loginonce.testing.pages import add_pages
 
@@ -25,6 +26,7 @@ def create_app(provider: "FakeProvider") -> Flask:
     _add_client_endpoints(app, server)
     add_pages(app, server)
     add_api(app, provider)
+    add_backend(app, provider)
     return app
 
 
