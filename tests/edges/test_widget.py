@@ -333,7 +333,7 @@ def test_closing_blanks_everything_and_ends_what_is_pending(shell: Shell, card: 
     values = [part for part in card.card._parts if hasattr(part, "value")]
     card.card.close()
     until(lambda: sign_in.done)
-    assert [part.value for part in values] == [""] * 4
+    assert [part.value for part in values] == [""] * 5
     assert all(part.comm is None for part in (card.card, *card.card._parts))
     assert "application/vnd.jupyter.widget-view+json" not in cell.outputs[0]["data"]
     assert "Not signed in" in cell.outputs[0]["data"]["text/html"]
