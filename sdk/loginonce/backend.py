@@ -50,16 +50,17 @@ class Backend:
     def prepare(self, budget: float = BUDGET) -> Reply | None:
         """Nothing has to be learnt: its settings say all."""
         del budget
-        if self.dialect.refresh is None:
-            return Misconfigured("", f"the backend of {self._base} names no refresh, so nothing renews its logins")
-        return None
+        return None if self.dialect.refresh else self._no_refresh()
+
+    def _no_refresh(self) -> Misconfigured:
+        return Misconfigured("", f"the backend of {self._base} names no refresh, so nothing renews its logins")
 
     def refresh(self, grant: Grant, *, resource: str, for_scope: str, budget: float) -> Reply:
         """Spend this record's refresh token.  Once; never raises."""
         del resource, for_scope  # there is one kind of token
         place = self.dialect.refresh
-        if (unprepared := self.prepare()) is not None or place is None:
-            return unprepared or Misconfigured("", "")
+        if place is None:
+            return self._no_refresh()
         before = grant.token_for()
         try:
             body = message(

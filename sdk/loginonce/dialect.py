@@ -114,7 +114,7 @@ def read_dialect(table: Mapping[str, Any], base: str, where: str) -> Dialect:
         if not (re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) and isinstance(value, str) and value.isprintable()):
             raise ConfigurationError(f"{name!r} among the headers of {where} is none that can be sent")
     lifetime, refused = table.get("lifetime"), table.get("refused", [])
-    if lifetime is not None and (_number(lifetime) is None or lifetime <= 0):
+    if lifetime is not None and (type(lifetime) not in (int, float) or not 0 < lifetime < 1e10):
         raise ConfigurationError(f"lifetime of {where} has to be a number of seconds")
     if not isinstance(refused, list | tuple) or not all(map(_is_refusal, refused)):
         raise ConfigurationError(

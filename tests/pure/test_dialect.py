@@ -98,6 +98,7 @@ def test_a_base_with_a_path_stays_before_the_paths() -> None:
         ({"lifetime": 0}, "lifetime"),
         ({"lifetime": "long"}, "lifetime"),
         ({"lifetime": True}, "lifetime"),
+        ({"lifetime": "900"}, "lifetime"),
         ({"refused": 401}, "refused"),
         ({"refused": [500]}, "refused"),
         ({"refused": [429]}, "refused"),
@@ -109,6 +110,14 @@ def test_what_is_wrong_with_the_settings_is_said(table: dict[str, Any], complain
     with pytest.raises(ConfigurationError, match=complaint) as caught:
         spoken(**table)
     assert "the test" in str(caught.value)
+
+
+def test_headers_and_constant_members_do_not_show() -> None:
+    dialect = spoken(
+        headers={"X-Api-Key": "canary", "Content-Type": "application/vnd.api+json"}, extra={"key": "canary"}
+    )
+    assert dialect.headers["X-Api-Key"] == "canary"
+    assert "canary" not in repr(dialect)
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────
