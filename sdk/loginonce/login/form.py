@@ -62,6 +62,7 @@ class FormFlow:
         while True:
             wait(0.0, trouble=complaint)  # so that it is shown before anybody is asked again
             username, password = self._typed(wait, complaint)
+            wait(0.0)  # what was wrong is in the past
             try:
                 return PasswordFlow(self.provider, username, password, self.scope).finish(wait)
             except InvalidGrant as error:
