@@ -214,6 +214,7 @@ class Provider:
 
     def refresh(self, grant: Grant, *, resource: str, for_scope: str, budget: float) -> wire.Reply:
         """Spend this record's refresh token, or ask as the service that we are.  Once; never raises."""
+        until = time.monotonic() + budget
         if (unprepared := self.prepare()) is not None:
             return unprepared
         if grant.renewal == "client_credentials":
@@ -224,7 +225,10 @@ class Provider:
             )
         try:
             headers, form = wire.authenticate(self.client, self.server, form)
-            answer = self._transport.post(self.server.token_endpoint, form, headers, budget=budget)
+            if (left := until - time.monotonic()) <= 0:
+                # A process that was stopped up to here may be taken for dead by now (HAZARDS 12).
+                return wire.Unsent("its time was over before it was sent")
+            answer = self._transport.post(self.server.token_endpoint, form, headers, budget=left)
         except NeverSent as error:
             self.forget_server()  # its end point may have moved
             return wire.Unsent(str(error))

@@ -34,6 +34,7 @@ from .stores.base import TokenStore
 from .stores.file import FileStore
 from .stores.locks import LockKind
 from .stores.memory import MemoryStore
+from .stores.remote import Address, completed, public
 from .wire import Members
 
 __all__ = [
@@ -87,7 +88,7 @@ class Settings:
         for name in _OPTIONS:
             value = getattr(self, name)
             if value and value != _DEFAULTS.get(name) and not (self.backend and name == "grant"):
-                words += [f"--{name.replace('_', '-')}", value]
+                words += [f"--{name.replace('_', '-')}", public(value) if name == "store" else value]
         if self.backend:
             hidden = {name: dict.fromkeys(self.backend.get(name, {}), "…") for name in _SECRET_TABLES}
             words += ["--backend", json.dumps({**self.backend, **{k: v for k, v in hidden.items() if v}})]
@@ -181,6 +182,8 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         )
     if secret := members.get("client_secret"):
         members["client_secret"] = Secret(secret)
+    if store := members.get("store"):
+        members["store"] = Address(store)
     if members.get("grant") == "client_credentials":
         members.setdefault("scope", "")  # a service is nobody, so it does not ask who it is
     if not isinstance(members.get("server", {}), Mapping):
@@ -338,6 +341,7 @@ def set_store(profile: str, address: str) -> Path:
             wanted = _parsed(text, path)
             if profile not in wanted:
                 raise ConfigurationError(f"there is no profile {profile!r} in {path}")
+            address = public(address)  # a password has its place elsewhere, as for any other profile
             wanted[profile]["store"] = address
             changed = _with_store(text, profile, address)
             # It was edited as text, to keep comments and order; whether that went well is for the parser to say.
@@ -389,10 +393,14 @@ def _with_store(text: str, profile: str, address: str) -> str:
 
 def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
     present = _checked({**there, "profile": made.profile}, where=f"the profile {made.profile!r} in {path}")
-    if replace(present, client_secret=None) != replace(made, client_secret=None):
+    if _without_secrets(present) != _without_secrets(made):
         raise ConfigurationError(
             f"there is another profile {made.profile!r} already: edit it in {path}, or choose another name"
         )
+
+
+def _without_secrets(made: Settings) -> Settings:
+    return replace(made, client_secret=None, store=public(made.store))
 
 
 @contextmanager
@@ -420,6 +428,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _table(made: Settings) -> str:
     members: dict[str, Any] = {name: getattr(made, name) for name in _TEXTS if name != "client_secret"}
     standard = Policy()
+    members["store"] = public(made.store)
     members["server"] = dict(made.server)
     members["backend"] = made.backend
     members["policy"] = {
@@ -454,12 +463,13 @@ def open_store(where: str) -> TokenStore:
     """The store at an address: "" (the usual folder), or one of the schemes in `_STORES`, such as `file:/path`.
 
     Every address may end in `seal=keyring`, `seal=env` or `seal=file:/path`, as one of the settings behind its
-    question mark: then the secrets are sealed with a key from there (see `stores.sealed`).  Raises
-    `ConfigurationError` for any other.
+    question mark: then the secrets are sealed with a key from there (see `stores.sealed`).  An address without its
+    password gets that which `LOGINONCE_STORE` has for the same one.  Raises `ConfigurationError` for any other, and
+    where an extra is not installed.
     """
-    address, keys = split_seal(where)
+    address, keys = split_seal(completed(where))
     scheme, separator, _ = address.partition(":")
-    opened = _STORES.get(scheme) if separator or not address else None
+    opened = _STORES.get(scheme.partition("+")[0]) if separator or not address else None
     if opened is None:
         known = ", ".join(f"{name}:…" for name in _STORES if name)
         raise ConfigurationError(f"{scheme + separator}… is not a store that is known here: there are {known}")
@@ -504,9 +514,37 @@ def _file_store(address: str) -> TokenStore:
 def _keyring_store(address: str) -> TokenStore:
     from .stores.keyring import KeyringStore
 
-    if address != "keyring:":
-        raise ConfigurationError("there is one keyring, and its address is keyring:")
-    return KeyringStore()
+    folder = address.removeprefix("keyring:")
+    if folder and not os.path.isabs(folder):
+        raise ConfigurationError(
+            "there is one keyring, and its address is keyring: (or keyring:/folder, for what is no secret)"
+        )
+    return KeyringStore(folder or None)
+
+
+@contextmanager
+def _needs(package: str, extra: str) -> Iterator[None]:
+    """Within, a module is imported that needs a package of an extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ConfigurationError(
+            f"this store needs the package {package}.  Run: pip install 'loginonce[{extra}]'"
+        ) from None
+
+
+def _redis_store(address: str) -> TokenStore:
+    with _needs("redis", "redis"):
+        from .stores.redis import RedisStore
+    return RedisStore(address)
+
+
+def _sql_store(address: str) -> TokenStore:
+    with _needs("sqlalchemy", "sql"):
+        from .stores.sql import SQLStore
+    return SQLStore(address)
 
 
 def _memory_store(address: str) -> TokenStore:
@@ -520,5 +558,11 @@ _STORES: dict[str, Callable[[str], TokenStore]] = {
     "file": _file_store,
     "keyring": _keyring_store,
     "memory": _memory_store,
+    "redis": _redis_store,
+    "rediss": _redis_store,
+    "postgresql": _sql_store,
+    "mariadb": _sql_store,
+    "mysql": _sql_store,
+    "sqlite": _sql_store,
 }
-"""What opens an address, by its scheme."""
+"""What opens an address, by its scheme up to a +."""

@@ -34,6 +34,7 @@ from .refresh import Policy, Problem, fresh_span, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
 from .stores.handed import HandedStore
+from .stores.remote import Address, completed
 from .transport import Route, Transport
 from .wire import Members
 
@@ -131,8 +132,10 @@ class Session(requests.Session):
         policy: Policy | None = None,
     ) -> None:
         super().__init__()
-        client_secret = Secret(client_secret) if client_secret else None  # also in a traceback through here
+        # Also in a traceback through here.
+        client_secret = Secret(client_secret) if client_secret else None
         backend = Members(backend) if isinstance(backend, Mapping) else backend
+        store = Address(store) if isinstance(store, str) else store
         made = settings(
             profile_or_issuer,
             client_id=client_id,
@@ -441,7 +444,8 @@ class Session(requests.Session):
     def __getstate__(self) -> dict[str, Any]:
         """The configuration, and what a `requests.Session` takes along; no token and no client secret.
 
-        The store is opened anew where the session arrives; the client secret is looked up there again.
+        The store is opened anew where the session arrives; the client secret is looked up there again, and so is
+        the password of a store on a server.
         """
         state = self._state()
         state["settings"] = self.settings.portable
@@ -470,13 +474,14 @@ class Session(requests.Session):
         made: Settings = state.pop("settings")
         store: TokenStore | None = state.pop("_given_store")
         origins: frozenset[str] = state.pop("_origins")
-        if made.client_secret is None and not isinstance(store, HandedStore):
+        if not isinstance(store, HandedStore) and (made.client_secret is None or "://" in made.store):
             # By the same rule as anywhere: a secret in the environment counts for the client that it names there.
             with suppress(ConfigurationError):  # a profile that is not known here: the rest has come along
                 here = settings(made.profile or made.issuer, **({} if made.profile else {"client_id": made.client_id}))
                 if (here.issuer, here.client_id) == (made.issuer, made.client_id):
-                    secret = None if made.backend else here.client_secret
-                    made = replace(made, client_secret=secret, backend=here.backend or made.backend)
+                    found = None if made.backend else made.client_secret or here.client_secret
+                    made = replace(made, client_secret=found, store=completed(made.store, here.store))
+                    made = replace(made, backend=here.backend or made.backend)
         self.__dict__.update(state)
         self._build(made, store, origins)
         if "auth" in state:

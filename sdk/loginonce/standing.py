@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from .config import open_store, profiles
-from .errors import ConfigurationError, LoginonceError, SealError
+from .errors import LoginonceError, SealError
 from .model import Account, Failure, Grant, scope_set
 from .refresh import Problem, Use, Want, decide
 from .session import Session
@@ -136,9 +136,12 @@ def all_standings(now: float) -> Iterator[Standing]:
     for address in sorted(addresses):
         try:
             store = open_store(address)
-        except ConfigurationError:
-            continue  # its profile has told of it
-        for grant in store.grants():
+            there = [*store.grants()]
+        except LoginonceError as error:
+            if not any(made.get("store", "") == address for made in found.values()):  # else its profile has told of it
+                yield Standing(None, state="error", problem=str(error))
+            continue
+        for grant in there:
             key = grant.key
             if grant.state == "LOGGED_OUT" or store.location(key) in shown:
                 continue

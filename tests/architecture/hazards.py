@@ -44,9 +44,9 @@ BUILT: dict[int, str] = {
     35: "an answer lacks members, has odd ones, or makes no sense",
     36: "logins of different people, clients, resources or scopes share one record",
     39: "a secret shows in a log, a repr, a traceback, a pickle or a saved notebook",
+    38: "a lease of Redis or SQL ends while its holder goes on, or a pooler hands on its lock",
 }
 
 NOT_BUILT: dict[int, str] = {
     37: "keys and nonces of DPoP: there is no DPoP yet",
-    38: "leases and poolers of Redis and SQL: there are no such stores yet",
 }

@@ -1,10 +1,13 @@
 """Settings come from the caller, a profile and the environment, in that order; profiles survive being written."""
 
 import os
+import pickle
 import shlex
 import stat
+import sys
 import threading
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ from loginonce.config import Settings, add_profile, open_store, profiles, settin
 from loginonce.errors import ConfigurationError, StoreError
 from loginonce.model import GrantKey, Secret
 from loginonce.refresh import Policy
+from loginonce.session import Session
+from loginonce.stores.remote import completed
 
 ISSUER = "https://id.example.org/realms/lab"
 KEY = GrantKey(ISSUER, "notebook")
@@ -253,12 +258,66 @@ def test_a_store_in_a_folder_is_the_same_wherever_a_program_starts(tmp_path: Pat
     assert open_store(f"file:{tmp_path}/x").identity == open_store(f"file://{tmp_path}/x").identity
     with pytest.raises(ConfigurationError, match="name the whole path"):
         open_store("file:logins")
+    with pytest.raises(ConfigurationError, match="keyring:/folder"):
+        open_store("keyring:logins")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "file:/srv/logins?lock=strict",
+        "keyring:",
+        "redis://ada:x@H:6379/0?wait=1",
+        "rediss://[::1]/2?prefix=lab",
+        "postgresql://ada:x@h/logins?sslmode=require",
+        "mariadb+pymysql://h/logins",
+        "sqlite:////srv/logins/db",
+        "redis://h?seal=env",
+    ],
+)
+def test_the_identity_of_a_store_is_an_address_that_opens_it(
+    address: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGINONCE_SEAL_KEY", "A" * 43 + "=")
+    store = open_store(address)
+    assert open_store(store.identity).identity == store.identity
+    assert ":x@" not in store.identity
 
 
 @pytest.mark.parametrize("address", ["carrier-pigeon:coop", "/srv/logins", "file"])
 def test_an_unknown_store_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="not a store that is known here"):
         open_store(address)
+
+
+def test_a_store_on_a_redis_is_opened_by_its_address_and_shown_without_its_password(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "redis://ada:hush@localhost:6390/2"
+    made = settings(ISSUER, client_id="x", store=address, profile="lab")
+    store = open_store(made.store)
+    assert store.location(KEY).startswith("redis://localhost:6390/2 loginonce:record:{")
+    add_profile(made)
+    add_profile(made)  # the same one, also without its password
+    shown = [repr(made), made.command, replace(made, profile="").command, file.read_text(), repr(vars(store))]
+    shown += [repr(pickle.dumps(made)), repr(store), store.identity]
+    assert not [text for text in shown if "hush" in text]
+    assert settings("lab").store == "redis://ada@localhost:6390/2"
+    monkeypatch.setenv("LOGINONCE_STORE", address)
+    assert "password" in repr(open_store("redis://ada@localhost:6390/2").__dict__["_connecting"])
+    assert open_store("redis://ada@localhost:6390/2").__dict__["_connecting"]["password"] == "hush"
+    assert open_store("redis://ada@elsewhere:6390/2").__dict__["_connecting"]["password"] is None
+
+
+@pytest.mark.parametrize(("missing", "told"), [("redis", r"pip install 'loginonce\[redis\]'"), ("selectors", None)])
+def test_without_the_redis_client_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, missing: str, told: str | None
+) -> None:
+    monkeypatch.delitem(sys.modules, "loginonce.stores.redis", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ConfigurationError if told else ModuleNotFoundError, match=told):
+        open_store("redis://localhost")
 
 
 def test_the_lock_of_a_folder_is_chosen_in_its_address(tmp_path: Path) -> None:
@@ -288,3 +347,40 @@ def test_a_profile_is_saved_also_where_the_file_system_has_no_locks(
     monkeypatch.setattr(fcntl, "flock", flock)
     add_profile(settings("https://id.example.org", client_id="notebook", profile="lab"))
     assert "lab" in profiles()
+
+
+@pytest.mark.parametrize(
+    ("address", "named", "whole"),
+    [
+        ("redis://h/0", "redis://:hush@h/0", "redis://:hush@h/0"),
+        ("redis://h/0?seal=env", "redis://:hush@h/0", "redis://:hush@h/0?seal=env"),
+        ("redis://h/0", "redis://:hush@h/0?seal=env", "redis://:hush@h/0"),
+        ("redis://ada@h/0?wait=1", "redis://ada:hu?sh@h/0?wait=2", "redis://ada:hu?sh@h/0?wait=1"),
+        ("redis://h/0", "rediss://:hush@h/0", "redis://h/0"),
+        ("redis://h/0", "redis://:hush@h/1", "redis://h/0"),
+        ("redis://h/0", "redis://ada:hush@h/0", "redis://h/0"),
+        ("redis://:own@h/0?wait=1", "redis://:hush@h/0", "redis://:own@h/0?wait=1"),
+        ("redis://h/0?wait=1", "redis://h/0", "redis://h/0?wait=1"),
+        ("file:/x", "file:/x?lock=strict", "file:/x"),
+        ("", "redis://:hush@h/0", ""),
+    ],
+)
+def test_a_password_completes_the_address_of_the_same_user_at_the_same_place(
+    address: str, named: str, whole: str
+) -> None:
+    assert str(completed(address, named)) == whole
+
+
+def test_a_session_that_is_sent_finds_the_password_of_its_store_where_it_arrives(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "redis://:hush@localhost:6390/2"
+    sent = pickle.dumps(Session(ISSUER, client_id="x", store=address))
+    profiled = f"[profiles.lab]\nissuer = '{ISSUER}'\nclient_id = 'x'\nstore = '{address}'\n"
+    file.write_text(profiled)
+    of_profile = pickle.dumps(Session("lab"))
+    assert b"hush" not in sent + of_profile
+    assert pickle.loads(of_profile).settings.store == address
+    assert pickle.loads(sent).settings.store == "redis://localhost:6390/2"
+    monkeypatch.setenv("LOGINONCE_STORE", address)
+    assert pickle.loads(sent).settings.store == address

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import tomllib
@@ -202,6 +203,40 @@ def test_the_same_command_finishes_what_was_cut_off(
     code, _, err = run("move", "lab", "--to", f"file:{home}/new")
     assert (code, "It had been moved already" in err) == (0, True)
     assert Session("lab").get(fake_provider.api("/runs")).ok
+
+
+def test_where_the_environment_names_the_new_store_the_login_is_moved_from_the_usual_one(
+    home: Path, fake_provider: FakeProvider, run: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_profile(settings(fake_provider.issuer, client_id=fake_provider.public_client_id, profile="plain"))
+    Session("plain").login(tokens=fake_provider.issue())
+    monkeypatch.setenv("LOGINONCE_STORE", f"file:{home}/new")
+    assert Session("plain").source.grant() is None
+    code, _, err = run("move", "plain", "--to", f"file:{home}/new")
+    assert (code, "Moved the login" in err) == (0, True)
+    assert Session("plain").source.grant() is not None
+    code, _, err = run("move", "plain", "--to", f"file:{home}/new")
+    assert (code, "It had been moved already" in err) == (0, True)
+
+
+def test_the_store_that_a_login_is_in_can_be_named(home: Path, lab: Session, run: Callable[..., Told]) -> None:
+    run("move", "lab", "--to", f"file:{home}/new")
+    set_store("lab", f"file:{home}/third")
+    code, _, err = run("move", "lab", "--from", f"file:{home}/new", "--to", f"file:{home}/third")
+    assert (code, "Moved the login" in err) == (0, True)
+    assert Session("lab").source.token()
+
+
+def test_a_store_that_does_not_answer_keeps_no_other_login_from_being_listed(
+    home: Path, lab: Session, run: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("LOGINONCE_STORE", f"redis://127.0.0.1:{nobody.getsockname()[1]}/0")
+        set_store("lab", f"file:{home}/logins")
+        code, out, _ = run("status", "--all")
+    assert code == 0
+    assert "signed in" in out and "error: the logins at redis://127.0.0.1:" in out
 
 
 def test_a_login_without_a_profile_moves_and_what_to_set_is_said(

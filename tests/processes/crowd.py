@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -127,13 +127,13 @@ class Crowd:
         self._opening = {"home": str(home), **session}
         self._spawned: list[subprocess.Popen[bytes]] = []
 
-    def spawn(self, count: int) -> list[Member]:
-        """Processes that start from nothing, as scripts and kernels do."""
+    def spawn(self, count: int, within: Sequence[str] = ()) -> list[Member]:
+        """Processes that start from nothing, as scripts and kernels do.  `within`: by this command."""
         new = []
         for _ in range(count):
             ours, theirs = socket.socketpair()
             with theirs:
-                self._spawned.append(start("member", theirs))
+                self._spawned.append(start("member", theirs, within))
             new.append(Member(ours))
         return self._added(new)
 
@@ -170,9 +170,9 @@ class Crowd:
             end(process)
 
 
-def start(role: str, theirs: socket.socket) -> subprocess.Popen[bytes]:
+def start(role: str, theirs: socket.socket, within: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, str(PROGRAM), role, str(theirs.fileno())],
+        [*within, sys.executable, str(PROGRAM), role, str(theirs.fileno())],
         stdin=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
     )

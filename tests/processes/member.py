@@ -9,6 +9,7 @@ The launcher imports everything once and has one thread, so that a forked member
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -50,7 +51,18 @@ class Member:
         assert self._session is not None, "no session was opened"
         return self._session
 
-    def do_open(self, home: str, issuer: str, policy: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    def do_open(
+        self,
+        home: str,
+        issuer: str,
+        policy: dict[str, Any] | None = None,
+        constants: dict[str, float] | None = None,
+        **settings: Any,
+    ) -> dict[str, Any]:
+        """`constants`: what some of the library's are to be in this process, such as refresh.LATE."""
+        for name, value in (constants or {}).items():
+            module, _, constant = name.rpartition(".")
+            setattr(importlib.import_module(f"loginonce.{module}"), constant, value)
         os.environ["LOGINONCE_HOME"] = home
         self._session = loginonce.Session(issuer, policy=loginonce.Policy(**policy or {}), **settings)
         return {}

@@ -346,6 +346,14 @@ def test_a_refresh_brings_tokens(fake_provider: FakeProvider) -> None:
     assert fake_provider.stats.refreshes == 1
 
 
+@pytest.mark.hazard(12)
+def test_a_refresh_whose_time_is_over_before_it_is_sent_is_not_sent(fake_provider: FakeProvider) -> None:
+    provider = public(fake_provider)
+    assert provider.prepare() is None
+    assert isinstance(refreshed(provider, a_grant(fake_provider), budget=0), Unsent)
+    assert fake_provider.stats.token_requests == 0
+
+
 def test_a_refresh_may_ask_for_less_scope_and_for_a_resource(fake_provider: FakeProvider) -> None:
     transport = Recording()
     provider = Provider(Discovery(fake_provider.issuer), Client("notebook"), transport)

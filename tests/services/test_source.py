@@ -1823,10 +1823,10 @@ def test_an_interrupt_while_another_process_is_waited_for_ends_the_wait_and_send
             mine.token()
         except KeyboardInterrupt:
             say("interrupted")
-        for thread in threading.enumerate():
-            if thread is not threading.main_thread():
-                thread.join(20)
-                say(thread.is_alive())
+        others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+        for thread in others:
+            thread.join(20)
+        say(any(thread.is_alive() for thread in others))
         hold.release()
         """,
         fake_provider,

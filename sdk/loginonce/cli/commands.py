@@ -448,20 +448,27 @@ def logout(profile: str | None) -> None:
 @loginonce.command()
 @_PROFILE
 @click.option("--to", "address", metavar="ADDRESS", required=True, help="The other store, such as keyring: or file:/x.")
-def move(profile: str | None, address: str) -> None:
+@click.option("--from", "origin", metavar="ADDRESS", help="The store it is in now (default: that of PROFILE).")
+def move(profile: str | None, address: str, origin: str | None) -> None:
     """Move a login to another store, without a new sign-in.
 
     At no moment can two stores spend it.  If anything comes between, run the same command again.  PROFILE uses the
-    other store from then on; programs that name the old one are told where it went.
+    other store from then on; programs that name the old one are told where it went.  An address without its
+    password gets that which LOGINONCE_STORE has for the same store.
     """
     # Imported here, as below: no other command needs it.
     from ..stores.move import move as moved
 
     session = _session(profile)
-    made, source = session.settings, session.source
+    made, key = session.settings, session.source.key
     target = open_store(address)
-    was_moved = moved(source.key, source.store, target)
-    say(f"{'Moved' if was_moved else 'It had been moved already:'} the login for {source.key} to {target.identity}")
+    source = session.source.store if origin is None else open_store(origin)
+    if origin is None and source.identity == target.identity:
+        # LOGINONCE_STORE says where it is to be, as it has to where that needs a password: it is where it was before.
+        usual = open_store("")
+        source = usual if usual.peek(key).grant is not None else source
+    was_moved = moved(key, source, target)
+    say(f"{'Moved' if was_moved else 'It had been moved already:'} the login for {key} to {target.identity}")
     if made.profile:
         say(f"The profile {made.profile!r} in {set_store(made.profile, address)} uses it there")
     else:

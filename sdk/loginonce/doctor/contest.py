@@ -35,12 +35,13 @@ _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from loginonce.doctor.cont
 @dataclass(frozen=True, slots=True)
 class Contest:
     """What was seen: whether the lock excludes, after how many seconds a released one was had (None: never), and
-    whether one whose holder was killed was had.
+    whether one whose holder was killed was had.  `lease`: it ends by itself then, which is not waited for.
     """
 
     excludes: bool
     handover: float | None = None
     outlived: bool = False
+    lease: bool = False
 
 
 def contest(address: str, seconds: float) -> Contest:
@@ -57,6 +58,9 @@ def contest(address: str, seconds: float) -> Contest:
         had = other.hear()
         if released is None or had is None:
             return Contest(excludes=True)
+        if other.lease:
+            other.ask("release")
+            return Contest(excludes=True, handover=max(0.0, had - released), lease=True)
         other.kill()
         return Contest(excludes=True, handover=max(0.0, had - released), outlived=one.ask("wait") is not None)
 
@@ -66,6 +70,7 @@ class _Contender:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self.lease = False
 
     def ask(self, do: str) -> float | None:
         self.tell(do)
@@ -82,7 +87,9 @@ class _Contender:
         assert self._process.stdout is not None
         word, _, rest = self._process.stdout.readline().decode("utf-8", "replace").strip().partition(" ")
         if word == "done":
-            return float(rest)
+            done, _, kind = rest.partition(" ")
+            self.lease = kind == "lease"
+            return float(done)
         if word != "busy":
             raise StoreError(rest if word == "failed" else "a process that should try the lock did not do so in time")
         return None
@@ -134,7 +141,7 @@ def contend() -> None:
         except StoreError as error:
             print("failed", " ".join(str(error).split("\n")), flush=True)
         else:
-            print("done", done, flush=True)
+            print("done", done, "lease" if hold is not None and hold.lease else "lock", flush=True)
 
 
 def _taken(address: str, seconds: float) -> Hold | None:

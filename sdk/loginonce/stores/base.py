@@ -59,14 +59,19 @@ class Hold(Protocol):
 class TokenStore(ABC):
     """Where logins are kept.  Every method may raise `StoreError`; none ever shows a secret.
 
-    `identity` names the place: two objects with the same identity are the same store.
+    `identity` names the place: two objects with the same identity are the same store.  It is the address that opens
+    the store, but for a password, and for how its secrets are sealed.
     """
 
     identity: str
 
     @abstractmethod
     def stamp(self, key: GrantKey) -> Stamp:
-        """The change stamp of a record, as cheaply as it can be had (a file: one `stat`)."""
+        """The change stamp of a record, as cheaply as it can be had (a file: one `stat`).
+
+        A store on a network may remember it, and be late by a quarter of a second to tell what another process has
+        changed.  What this object has changed it tells at once.
+        """
 
     @abstractmethod
     def load(self, key: GrantKey) -> Snapshot:
