@@ -136,7 +136,7 @@ def _hook() -> None:
     """Once in a process."""
     from urllib3.connection import HTTPConnection
 
-    from loginonce import client, refresh, source, transport
+    from loginonce import backend, client, refresh, source, transport
     from loginonce.stores import file
 
     do, went = source._Run._do, source._Run._went
@@ -162,7 +162,8 @@ def _hook() -> None:
     _watch(file, "_reserve", after="reserved")
     _watch(file, "_write", after="written")
     _watch(file, "_sync_folder", before="renamed")
-    _watch(client.Provider, "prepare", after="prepared", otherwise="lock.TryLock")
+    for issuer in (client.Provider, backend.Backend):
+        _watch(issuer, "prepare", after="prepared", otherwise="lock.TryLock")
     _watch(transport._Watching, "connect", after="connected")
     _watch(HTTPConnection, "getresponse", before="sent")
     _watch(transport.Transport, "post", after="answered")
