@@ -67,15 +67,15 @@ class FormFlow:
                 return PasswordFlow(self.provider, username, password, self.scope).finish(wait)
             except InvalidGrant as error:
                 wrong += 1
-                complaint = str(error)
+                complaint = _sentence(error)
                 if wrong >= TRIES:
-                    raise LoginFailed(complaint, outcome="rejected", hint="Begin again to retry.") from None
+                    raise LoginFailed(str(error), outcome="rejected", hint="Begin again to retry.") from None
             except TransportError as error:
-                complaint = str(error)
+                complaint = _sentence(error)
             except ErrorResponse as error:
                 if error.status < 500 and error.status != 429:
                     raise
-                complaint = str(error)
+                complaint = _sentence(error)
 
     def _typed(self, wait: Waiter, complaint: str) -> tuple[str, Secret]:
         self._waiting.set()
@@ -89,3 +89,8 @@ class FormFlow:
     def close(self) -> None:
         """Nothing is open."""
         self._waiting.clear()
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:]
