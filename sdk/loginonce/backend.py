@@ -10,7 +10,7 @@ import logging
 import time
 from typing import Any
 
-from .dialect import BackendAnswer, Dialect, Place, judge_login, judge_renewal, message
+from .dialect import Dialect, Place, judge_login, judge_renewal, message
 from .errors import ErrorResponse, LoginonceError
 from .model import AuthorizationServer, Client, Grant, Secret
 from .transport import AnswerLost, NeverSent, Transport
@@ -77,7 +77,7 @@ class Backend:
             return Misconfigured("", str(error))
         return judge_renewal(answer, self.dialect, time.time())
 
-    def password(self, username: str, password: str, *, scope: str) -> BackendAnswer:
+    def password(self, username: str, password: str, *, scope: str) -> TokenAnswer:
         """A person's tokens for their name and password."""
         del scope
         body = message(self.dialect, username=username, password=password)
@@ -86,7 +86,7 @@ class Backend:
     def identify(self, answer: TokenAnswer, *, nonce: str | None = None, at: float | None = None) -> dict[str, Any]:
         """Who signed in, as the answer says it; {} where it does not."""
         del nonce, at
-        return dict(answer.claims) if isinstance(answer, BackendAnswer) else {}
+        return dict(answer.claims)
 
     def revoke(self, token: Secret, hint: str) -> bool:
         """Sign out there; whether it says that it has.  Never raises.  `hint` as in RFC 7009.

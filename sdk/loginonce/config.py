@@ -25,7 +25,6 @@ from typing import Any, Literal, get_args
 from urllib.parse import unquote
 
 from .address import secure
-from .dialect import read_dialect
 from .errors import ConfigurationError
 from .home import config_file, state_folder
 from .model import Secret
@@ -198,6 +197,9 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
 
 def _of_backend(given: Any, members: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What a back end makes of the other members."""
+    # Imported here: most logins are at a provider.
+    from .dialect import read_dialect
+
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"the backend of {where} has to be a table, such as {{ login = '/auth/login' }}")
     odd = [name for name in _NOT_OF_A_BACKEND if members.get(name)]

@@ -40,7 +40,7 @@ from .wire import (
     for_people,
 )
 
-__all__ = ["BackendAnswer", "Dialect", "Place", "judge_login", "judge_renewal", "message", "read_dialect"]
+__all__ = ["Dialect", "Place", "judge_login", "judge_renewal", "message", "read_dialect"]
 
 EARLIEST = 1e9
 """POSIX seconds (2001): what is less is not when a token ends, but perhaps for how long it is good."""
@@ -205,13 +205,6 @@ def _put(body: dict[str, Any], path: str, value: object) -> None:
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class BackendAnswer(TokenAnswer):
-    """Tokens, and what the answer says of whose they are: hints, which nobody has signed or nobody has checked."""
-
-    claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-
 def judge_renewal(answer: Answer, dialect: Dialect, now: float) -> Reply:
     """What the answer to a refresh means for the login (DESIGN 4, step 7)."""
     status, content = answer.status, _json_object(answer.body)
@@ -238,7 +231,7 @@ def judge_renewal(answer: Answer, dialect: Dialect, now: float) -> Reply:
     return Lost(what, answered=content is None)
 
 
-def judge_login(answer: Answer, dialect: Dialect, now: float) -> BackendAnswer:
+def judge_login(answer: Answer, dialect: Dialect, now: float) -> TokenAnswer:
     """The tokens for a name and a password.
 
     Raises `InvalidGrant` where they are not accepted, `ErrorResponse` for any other error, and `ProtocolError` where
@@ -261,7 +254,7 @@ def judge_login(answer: Answer, dialect: Dialect, now: float) -> BackendAnswer:
     return granted
 
 
-def _granted(answer: Answer, content: Mapping[str, Any] | None, dialect: Dialect, now: float) -> BackendAnswer | Lost:
+def _granted(answer: Answer, content: Mapping[str, Any] | None, dialect: Dialect, now: float) -> TokenAnswer | Lost:
     if content is None:
         return Lost("the back end's answer is not a JSON object")
     path = dialect.answer["access_token"]
@@ -272,7 +265,7 @@ def _granted(answer: Answer, content: Mapping[str, Any] | None, dialect: Dialect
     refresh_token = _secret(content, dialect.answer["refresh_token"]) if dialect.refresh else None
     claims = unverified_claims(access_token)
     there_now = _time_there(answer, now)
-    return BackendAnswer(
+    return TokenAnswer(
         access_token=access_token,
         expires_in=_life(content, dialect, claims, there_now),
         refresh_token=refresh_token,

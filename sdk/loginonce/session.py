@@ -22,11 +22,9 @@ from requests.cookies import extract_cookies_to_jar
 from requests.utils import get_auth_from_url
 
 from .address import origin, secure
-from .backend import Backend
 from .bearer import BearerAuth, answer_401, forget, put_on
 from .client import Discovery, Issuer, Provider
 from .config import Settings, open_store, settings
-from .dialect import read_dialect
 from .errors import ConfigurationError, LoginonceError, LoginRequired
 from .home import at_fork_in_child, state_folder
 from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Secret, TokenSet, scope_set
@@ -165,6 +163,10 @@ class Session(requests.Session):
         transport = Transport(self._route)
         provider: Issuer
         if made.backend:
+            # Imported here: most logins are at a provider.
+            from .backend import Backend
+            from .dialect import read_dialect
+
             provider = Backend(made.issuer, read_dialect(made.backend, made.issuer, "the session"), client, transport)
         else:
             provider = Provider(Discovery(made.issuer, made.server, state_folder() / "servers"), client, transport)

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, quote_plus, urlsplit
@@ -111,7 +111,10 @@ def authenticate(client: Client, server: AuthorizationServer, form: Form) -> tup
 
 @dataclass(frozen=True, slots=True)
 class TokenAnswer:
-    """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said."""
+    """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said.
+
+    `claims`: whose tokens they are, where the answer itself says so: only a back end's does (see `dialect`).
+    """
 
     access_token: Secret
     token_type: str = "Bearer"
@@ -120,6 +123,7 @@ class TokenAnswer:
     refresh_expires_in: float | None = None
     scope: str = ""
     id_token: Secret | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def token_set(
         self,

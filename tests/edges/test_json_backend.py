@@ -7,6 +7,7 @@ import json
 import logging
 import pickle
 import queue
+import re
 import shlex
 import time
 import traceback
@@ -20,8 +21,10 @@ import pytest
 import loginonce
 from canaries import PASSWORD, Canaries
 from loginonce import ConfigurationError, ErrorResponse, InvalidGrant, LoginFailed, Session
+from loginonce.backend import Backend
 from loginonce.cli import commands
 from loginonce.config import add_profile, settings
+from loginonce.dialect import Place
 from loginonce.doctor.login import check_sign_in
 from loginonce.doctor.provider import ask, check_network, check_provider, known_server
 from loginonce.environment import Environment
@@ -140,6 +143,16 @@ def test_a_configuration_file_with_a_key_that_others_can_read_is_told(
     (loginonce_home / "config.toml").chmod(0o644)
     settings(profile)
     assert "chmod 600" in caplog.text
+
+
+def test_the_profile_in_the_readme_is_understood(loginonce_home: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (block,) = [each for each in re.findall(r"```toml\n(.*?)```", readme, re.DOTALL) if "backend" in each]
+    (loginonce_home / "config.toml").write_text(block)
+    provider = Session("shop").source.provider
+    assert isinstance(provider, Backend)
+    assert provider.dialect.refresh == Place("PUT", f"{BASE}/auth/token")
+    assert provider.dialect.refused == {401, "token_revoked"}
 
 
 # ── a session ────────────────────────────────────────────────────────────────────────────────────────────

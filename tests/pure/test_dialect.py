@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Any
@@ -174,6 +175,17 @@ def test_the_end_of_a_token_is_read_however_it_is_written(end: object) -> None:
     assert granted(told(200, {"accessToken": "a", "accessTokenExpiry": end})).expires_in == pytest.approx(600)
 
 
+def test_a_time_without_a_zone_is_not_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        body = {"accessToken": "a", "accessTokenExpiry": ENDS["ISO without a zone"]}
+        assert granted(told(200, body)).expires_in == pytest.approx(600)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.parametrize(
     "end", [None, True, 3600, "3600", "soon", "", "nan", "inf", 10**400, -1e12, [1], {"a": 1}, "2026-99-99"]
 )
@@ -217,6 +229,7 @@ def test_an_end_that_has_passed_leaves_it_to_a_401() -> None:
 
 
 @pytest.mark.parametrize("skew", [-7200, -3, 3, 7200])
+@pytest.mark.hazard(33)
 def test_a_clock_that_differs_is_allowed_for(skew: float) -> None:
     there = NOW + skew
     answer = told(

@@ -314,7 +314,7 @@ def _credentials(session: Session, *, force: bool, refresh_token_stdin: bool) ->
     if password is not None:
         return {}
     if not username:
-        raise click.UsageError("whose password is it?  Name the person: --account NAME")
+        raise click.UsageError("whose password is it?  Name the person: --account NAME, or LOGINONCE_USERNAME")
     return {"username": username, "password": _secret("Password")}
 
 

@@ -211,6 +211,10 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             note = self._message
             if progress is not None:
                 note += html.status(progress, now, announce=announce, how="")
+            by_name = field and asked is not None and asked.kind == "password"
+            self._field.placeholder = "password; press Enter" if by_name else _PASTE
+            _show(self._name, by_name)
+            _show(self._field, field)
             # While somebody is asked to sign in, that nobody is signed in goes without saying.
             self._line.value = "" if asked and standing.state != "signed_in" else standing.html(now, announce=announce)
             self._ask.value = html.prompt(progress, field=field) if progress else ""
@@ -219,10 +223,6 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             renews = standing.account is not None and standing.account.renews
             for part in (self._line, self._ask, self._note):
                 _show(part, bool(part.value))
-            by_name = field and asked is not None and asked.kind == "password"
-            self._field.placeholder = "password; press Enter" if by_name else _PASTE
-            _show(self._name, by_name)
-            _show(self._field, field)
             for name, shown in {
                 "Sign in": not asking and not signed_in,
                 "Cancel": asking,
