@@ -29,6 +29,7 @@ class Backend:
 
     def __init__(self, base: str, dialect: Dialect, client: Client, transport: Transport | None = None) -> None:
         self.client = client
+        self.dpop = False
         self.dialect = dialect
         self._base = base
         self._transport = transport or Transport()
@@ -111,6 +112,9 @@ class Backend:
     def end_session_url(self, **_: str | None) -> str:
         """Nowhere: no browser was involved."""
         return ""
+
+    def dpop_key(self) -> None:
+        """None: its tokens are bound to nothing."""
 
     def _send(self, place: Place, body: Secret, headers: dict[str, Secret] | None = None, *, budget: float) -> Answer:
         whole = {"Content-Type": "application/json", **self.dialect.headers, **(headers or {})}

@@ -10,18 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import secrets
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from . import idtoken, metadata, wire
-from .address import secure
+from . import authentication, dpop, idtoken, metadata, wire
+from .address import origin, secure
+from .authentication import SigningKey
 from .errors import ConfigurationError, ErrorResponse, LoginonceError, ProtocolError, TransportError
-from .model import AuthorizationServer, Client, Grant, Secret
+from .model import AuthorizationServer, Client, Grant, Secret, fingerprint
 from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
 
@@ -41,6 +45,8 @@ class Issuer(Protocol):
     """
 
     client: Client
+    dpop: bool
+    """Whether its tokens are to be bound to a key (RFC 9449)."""
 
     @property
     def server(self) -> AuthorizationServer:
@@ -66,6 +72,9 @@ class Issuer(Protocol):
     def end_session_url(self, **parameters: str | None) -> str:
         """Where a browser ends its own session; "" if nowhere."""
 
+    def dpop_key(self) -> Secret | None:
+        """The key to which a login that begins here is to be bound; None where it is not to be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
@@ -79,15 +88,34 @@ class Discovery:
     max_age: float = 86400.0
 
 
+class _Time:
+    """What is left of a budget, by both clocks: one stands still while the machine sleeps, the other may be set."""
+
+    def __init__(self, budget: float) -> None:
+        self._ends = time.monotonic() + budget, time.time() + budget
+
+    def left(self) -> float:
+        """Seconds.  Raises `NeverSent` where there are none: whoever held us up may take us for dead (HAZARDS 12)."""
+        seconds = min(self._ends[0] - time.monotonic(), self._ends[1] - time.time())
+        if seconds <= 0:
+            raise NeverSent("its time was over before it was sent")
+        return seconds
+
+
 class Provider:
     """One provider, addressed as one client."""
 
-    def __init__(self, discovery: Discovery, client: Client, transport: Transport | None = None) -> None:
+    def __init__(
+        self, discovery: Discovery, client: Client, transport: Transport | None = None, *, dpop: bool = False
+    ) -> None:
         self.client = client
+        self.dpop = dpop
         self._discovery = discovery
         self._transport = transport or Transport()
         self._server: AuthorizationServer | None = None
         self._doubted = False
+        self._signing: tuple[object, SigningKey] | None = None
+        self._dpop_nonces: dict[str, str] = {}  # by origin; each process learns its own
 
     def __repr__(self) -> str:
         return f"Provider({self._discovery.issuer!r}, client_id={self.client.client_id!r})"
@@ -189,6 +217,8 @@ class Provider:
 
     def _endpoint(self, name: str, purpose: str) -> str:
         url: str = getattr(self.server, name)
+        if authentication.by_certificate(self.client, self.server):
+            url = self.server.mtls_endpoint_aliases.get(name, url)  # RFC 8705 §5
         if not url:
             raise ConfigurationError(
                 f"{self.server.issuer} names no {name}, which {purpose} needs: choose another way, or give the "
@@ -201,11 +231,12 @@ class Provider:
     def prepare(self, budget: float = BUDGET) -> wire.Reply | None:
         """Learn what `refresh` needs, so that it has nothing else to ask; a `Reply` says why it could not be.
 
-        `budget`: seconds for all of it.
+        A key or a certificate that is of no use shows here, before anything is spent.  `budget`: seconds for all of it.
         """
         try:
             self._learnt(budget)
             self._endpoint("token_endpoint", "renewing a login")
+            self._authenticated([])
         except TransportError as error:
             return wire.Unsent(str(error))
         except LoginonceError as error:
@@ -214,7 +245,7 @@ class Provider:
 
     def refresh(self, grant: Grant, *, resource: str, for_scope: str, budget: float) -> wire.Reply:
         """Spend this record's refresh token, or ask as the service that we are.  Once; never raises."""
-        until = time.monotonic() + budget
+        until = _Time(budget)
         if (unprepared := self.prepare()) is not None:
             return unprepared
         if grant.renewal == "client_credentials":
@@ -224,11 +255,7 @@ class Provider:
                 "refresh_token", refresh_token=grant.refresh_token, scope=for_scope, resource=resource
             )
         try:
-            headers, form = wire.authenticate(self.client, self.server, form)
-            if (left := until - time.monotonic()) <= 0:
-                # A process that was stopped up to here may be taken for dead by now (HAZARDS 12).
-                return wire.Unsent("its time was over before it was sent")
-            answer = self._transport.post(self.server.token_endpoint, form, headers, budget=left)
+            answer = self._post("token_endpoint", form, "renewing a login", key=grant.dpop_key, until=until)
         except NeverSent as error:
             self.forget_server()  # its end point may have moved
             return wire.Unsent(str(error))
@@ -245,9 +272,9 @@ class Provider:
         """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
         return self._token("authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
 
-    def device_token(self, device_code: str) -> wire.TokenAnswer:
+    def device_token(self, device_code: str, *, code_verifier: str = "") -> wire.TokenAnswer:
         """Ask once whether the person has agreed (RFC 8628 §3.4); not yet is an `ErrorResponse`."""
-        return self._token(wire.DEVICE_CODE_GRANT_TYPE, device_code=device_code)
+        return self._token(wire.DEVICE_CODE_GRANT_TYPE, device_code=device_code, code_verifier=code_verifier)
 
     def client_credentials(self, *, scope: str, resource: str = "") -> wire.TokenAnswer:
         """A service's own token (RFC 6749 §4.4)."""
@@ -258,15 +285,129 @@ class Provider:
         return self._token("password", username=username, password=password, scope=scope)
 
     def _token(self, grant_type: str, **parameters: str) -> wire.TokenAnswer:
-        return wire.judge_token(self._post("token_endpoint", wire.token_form(grant_type, **parameters), "signing in"))
+        """The tokens for a grant, bound to a key where they are to be (RFC 9449 §5)."""
+        key = self.dpop_key()
+        form = wire.token_form(grant_type, **parameters)
+        answer = wire.judge_token(self._post("token_endpoint", form, "signing in", key=key))
+        if key is not None and answer.token_type != "DPoP":
+            # RFC 9449 §5: whoever asked for it on purpose does without the rest.
+            if answer.refresh_token is not None:
+                self.revoke(answer.refresh_token, "refresh_token")
+            raise ProtocolError(
+                f"{self._discovery.issuer} was asked for a token that is bound to a key (DPoP), and issued one of the "
+                f"type {answer.token_type!r}, which is not used.  Have DPoP enabled for this client there, or do "
+                "without it here"
+            )
+        return replace(answer, dpop_key=key)
 
-    def _post(self, endpoint: str, form: wire.Form, purpose: str) -> wire.Answer:
-        headers, form = wire.authenticate(self.client, self.server, form)
-        return self._transport.post(self._endpoint(endpoint, purpose), form, headers, budget=BUDGET)
+    def _post(
+        self, endpoint: str, form: wire.Form, purpose: str, *, key: Secret | None = None, until: _Time | None = None
+    ) -> wire.Answer:
+        """The answer to a form in which we say who we are, and with `key` prove whose the tokens will be.
 
-    def device_authorization(self, *, scope: str, resource: str = "") -> wire.DeviceAuthorization:
+        Where the server wants its nonce in the proof, the request is sent once more with that (RFC 9449 §8).  For a
+        refresh this is one send of the machine all the same.  Such an answer refuses the proof, before the grant is
+        looked at: nothing was spent, as with any other error that is ours.  The second request begins after the first
+        has been answered, under the same lock and marker, and has what is left of the same budget, so it is over by the
+        marker's deadline.  Whatever becomes of the second is what became of the send; there is no third.
+        """
+        url, until = self._endpoint(endpoint, purpose), until or _Time(BUDGET)
+
+        def post(proof: Mapping[str, str]) -> wire.Answer:
+            headers, whole = self._authenticated(form)  # anew each time: an assertion is good for one request
+            return self._transport.post(url, whole, {**headers, **proof}, budget=until.left())
+
+        return self._proving("POST", url, post, key)
+
+    def _authenticated(self, form: wire.Form) -> tuple[dict[str, str], wire.Form]:
+        self._check_certificate()
+        return authentication.authenticate(
+            self.client,
+            self.server,
+            form,
+            key=self._signing_key(),
+            now=time.time(),
+            jti=secrets.token_urlsafe(16),
+        )
+
+    def _signing_key(self) -> SigningKey | None:
+        """The client's private key, read again when its file has changed."""
+        given = self.client.private_key
+        if not given:
+            return None
+        where = "the private key that was given" if isinstance(given, Secret) else given
+        try:
+            state = None if isinstance(given, Secret) else os.stat(given)
+            stamp = (state.st_mtime_ns, state.st_size, state.st_ino) if state else fingerprint(given)
+            if self._signing is None or self._signing[0] != stamp:
+                text = given if isinstance(given, Secret) else Secret(Path(given).read_text("utf-8"))
+                if state and os.name == "posix" and state.st_mode & 0o077:
+                    log.warning("%s holds a private key and is open to other users.  Run: chmod 600 '%s'", given, given)
+                self._signing = stamp, authentication.read_key(text, where)
+            return self._signing[1]
+        except UnicodeDecodeError:
+            reason = "it is not text"
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+        raise ConfigurationError(f"{where} cannot be read as a private key: {reason}")
+
+    def _check_certificate(self) -> None:
+        """That the client's certificate and key can be used: found out later, it would look like a network failure."""
+        if not self.client.certificate:
+            return
+
+        def no_passphrase() -> str:
+            raise ValueError("its key has a passphrase")
+
+        try:
+            pair = dict(zip(("certfile", "keyfile"), self.client.certificate, strict=False))
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(**pair, password=no_passphrase)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+        else:
+            return
+        raise ConfigurationError(f"{' with '.join(self.client.certificate)} cannot be used as a certificate: {reason}")
+
+    # ── proofs of possession ─────────────────────────────────────────────────────────────────────────────
+
+    def dpop_key(self) -> Secret | None:
+        """The key to which a login that begins here is to be bound, always the same; None where it is not to be."""
+        if not self.dpop:
+            return None
+        if "_made" not in self.__dict__:
+            from joserfc.jwk import ECKey
+
+            made = Secret(json.dumps(ECKey.generate_key("P-256").as_dict(private=True)))
+            self.__dict__.setdefault("_made", made)  # another thread's, if that was quicker
+        key: Secret = self.__dict__["_made"]
+        return key
+
+    def _proving(
+        self,
+        method: str,
+        url: str,
+        send: Callable[[Mapping[str, str]], wire.Answer],
+        key: Secret | None,
+        access_token: str = "",
+    ) -> wire.Answer:
+        """What `send` brings, with a proof among its headers; a second time where the nonce was not the right one."""
+        if key is None:
+            return send({})
+
+        def proven() -> wire.Answer:
+            nonce, jti = self._dpop_nonces.get(origin(url), ""), secrets.token_urlsafe(16)
+            proof = dpop.proof(key, method, url, now=time.time(), jti=jti, access_token=access_token, nonce=nonce)
+            answer = send({"DPoP": proof})
+            if given := dpop.given_nonce(answer.headers):
+                self._dpop_nonces[origin(url)] = given
+            return answer
+
+        answer = proven()
+        return proven() if dpop.asks_for_nonce(answer) else answer
+
+    def device_authorization(self, *, scope: str, resource: str = "", **pkce: str) -> wire.DeviceAuthorization:
         """Begin a device sign-in (RFC 8628 §3.1)."""
-        form = [(name, value) for name, value in (("scope", scope), ("resource", resource)) if value]
+        form = [(name, value) for name, value in (("scope", scope), ("resource", resource), *pkce.items()) if value]
         return wire.judge_device_authorization(
             self._post("device_authorization_endpoint", form, "signing in with a device code")
         )
@@ -276,6 +417,9 @@ class Provider:
         # Imported here: importing loginonce must not cost what importing authlib does.
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 
+        self._authenticated([])  # a key that is of no use shows before a person is asked
+        if (key := self.dpop_key()) is not None:
+            parameters["dpop_jkt"] = dpop.thumbprint(key)  # RFC 9449 §10: the code is bound to it, too
         url: str = prepare_grant_uri(
             self._endpoint("authorization_endpoint", "signing in with a browser"),
             self.client.client_id,
@@ -299,7 +443,7 @@ class Provider:
             claims = self._id_token(answer.id_token, answer.access_token, nonce, time.time() if at is None else at)
         if self.server.userinfo_endpoint and "name" not in claims and (claims or "openid" in answer.scope.split()):
             with suppress(LoginonceError):  # it adds a name at best; a sign-in does not fail for it
-                said = self.userinfo(answer.access_token)
+                said = self.userinfo(answer.access_token, answer.dpop_key)
                 if not claims or said.get("sub") == claims.get("sub"):  # OIDC Core §5.3.2
                     claims = {**said, **claims}
         return claims
@@ -327,11 +471,15 @@ class Provider:
         url = self._endpoint("jwks_uri", "checking an ID token")
         return self._json(self._transport.get(url, budget=BUDGET), "its signing keys")
 
-    def userinfo(self, access_token: str) -> dict[str, Any]:
-        """What the provider says of the person (OIDC Core §5.3)."""
+    def userinfo(self, access_token: str, dpop_key: Secret | None = None) -> dict[str, Any]:
+        """What the provider says of the person (OIDC Core §5.3); `dpop_key` is what the token is bound to, if it is."""
         url = self._endpoint("userinfo_endpoint", "asking who is signed in")
-        headers = {"Authorization": Secret(f"Bearer {access_token}")}
-        return self._json(self._transport.get(url, headers, budget=BUDGET), "who is signed in")
+        headers = {"Authorization": Secret(f"{'DPoP' if dpop_key else 'Bearer'} {access_token}")}
+
+        def get(proof: Mapping[str, str]) -> wire.Answer:
+            return self._transport.get(url, {**headers, **proof}, budget=BUDGET)
+
+        return self._json(self._proving("GET", url, get, dpop_key, access_token), "who is signed in")
 
     def _json(self, answer: wire.Answer, what: str) -> dict[str, Any]:
         try:

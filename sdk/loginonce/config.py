@@ -1,11 +1,14 @@
 """Settings of a login: from the caller, from a profile in the configuration file, from the environment.
 
 What the caller says counts before what the profile says, and that before `LOGINONCE_ISSUER`, `…_CLIENT_ID`,
-`…_CLIENT_SECRET`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.  `LOGINONCE_PROFILE` names the profile where the caller
-names nothing.  `LOGINONCE_USERNAME` and `LOGINONCE_PASSWORD` sign in where a password does, and are in no `Settings`.
+`…_CLIENT_SECRET`, `…_PRIVATE_KEY`, `…_CERTIFICATE`, `…_CERTIFICATE_KEY`, `…_DPOP`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.
+`LOGINONCE_PROFILE` names the profile where the caller names nothing.  `LOGINONCE_USERNAME` and `LOGINONCE_PASSWORD`
+sign in where a password does, and are in no `Settings`.
 
 The environment speaks of one login.  Where its issuer or its client is another than the one that was named, its
 scope and account mean something else, and its secrets would be handed to a stranger: only the store counts then.
+
+A private key is a file's path, or its text (PEM, JWK), which is meant for the environment and is never saved.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ __all__ = [
     "Settings",
     "add_profile",
     "from_environment",
+    "key_file",
+    "key_or_path",
     "open_store",
     "profile_name",
     "profiles",
@@ -61,6 +66,8 @@ class Settings:
     `grant`: how the login comes about ("" = a person signs in).  `server`: metadata known better than the
     provider's documents say it.  `backend`: how a plain JSON back end speaks, which knows no OAuth (see
     `dialect.read_dialect`).  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
+    `private_key`: a path, or as a `Secret` the text of a key.  `certificate`, `certificate_key`: paths, the second ""
+    where the first file holds both.  `assertion_audience`: see `model.Client`.  `dpop`: bind tokens to a key.
     """
 
     issuer: str
@@ -77,6 +84,12 @@ class Settings:
     backend: Mapping[str, Any] = field(default_factory=dict, hash=False)
     policy: Policy = field(default_factory=Policy)
     profile: str = ""
+    private_key: str = ""
+    certificate: str = ""
+    certificate_key: str = ""
+    token_endpoint_auth_signing_alg: str | None = None
+    assertion_audience: str = ""
+    dpop: bool = False
 
     @property
     def command(self) -> str:
@@ -86,21 +99,25 @@ class Settings:
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
         for name in _OPTIONS:
             value = getattr(self, name)
+            if name == "private_key":
+                value = key_file(value)
             if value and value != _DEFAULTS.get(name) and not (self.backend and name == "grant"):
-                words += [f"--{name.replace('_', '-')}", public(value) if name == "store" else value]
+                words.append(f"--{name.replace('_', '-')}")
+                words += [] if value is True else [public(value) if name == "store" else value]
         if self.backend:
             hidden = {name: dict.fromkeys(self.backend.get(name, {}), "…") for name in _SECRET_TABLES}
             words += ["--backend", json.dumps({**self.backend, **{k: v for k, v in hidden.items() if v}})]
         return shlex.join(words)
 
     @property
-    def portable(self) -> Settings:
-        """The same without what is secret: of a profile's back end that is found again where the profile is.
+    def portable_backend(self) -> Mapping[str, Any]:
+        """`backend` without what is secret, which is found again where the profile is.
 
         What a program has told of a back end by itself stays, and its secrets refuse to be pickled.
         """
-        backend = {name: value for name, value in self.backend.items() if name not in _SECRET_TABLES}
-        return replace(self, client_secret=None, backend=Members(backend) if self.profile else self.backend)
+        if not self.profile:
+            return self.backend
+        return Members({name: value for name, value in self.backend.items() if name not in _SECRET_TABLES})
 
     def credentials(self) -> tuple[str, Secret | None]:
         """The user name and the password that the environment has for this login; "" and None where it has none."""
@@ -114,14 +131,23 @@ class Settings:
 
 _TEXTS = (
     "issuer", "client_id", "client_secret", "token_endpoint_auth_method", "scope", "account", "resource",
-    "redirect_uri", "grant", "store",
+    "redirect_uri", "grant", "store", "private_key", "certificate", "certificate_key",
+    "token_endpoint_auth_signing_alg", "assertion_audience",
 )  # fmt: skip
-_OPTIONS = ("scope", "account", "resource", "redirect_uri", "grant", "store")
+_OPTIONS = (
+    "scope", "account", "resource", "redirect_uri", "grant", "store", "private_key", "certificate", "certificate_key",
+    "dpop",
+)  # fmt: skip
+_FROM_ENVIRONMENT = (
+    "issuer", "client_id", "client_secret", "scope", "account", "store", "private_key", "certificate",
+    "certificate_key", "dpop",
+)  # fmt: skip
 _NOT_OF_A_BACKEND = (
-    "client_secret", "token_endpoint_auth_method", "scope", "resource", "redirect_uri", "server",
+    "client_secret", "token_endpoint_auth_method", "scope", "resource", "redirect_uri", "server", "private_key",
+    "certificate", "certificate_key", "token_endpoint_auth_signing_alg", "assertion_audience", "dpop",
 )  # fmt: skip
 _SECRET_TABLES = ("headers", "extra")
-_FROM_ENVIRONMENT = ("issuer", "client_id", "client_secret", "scope", "account", "store")
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _DEFAULTS = {item.name: item.default for item in fields(Settings)}
 
 
@@ -141,7 +167,7 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
         where = f"the profile {named!r} in {config_file()}"
     members |= {name: value for name, value in given.items() if value not in (None, "", {})}
     for name, value in from_environment(members).items():
-        if value and not members.get(name) and not (members.get("backend") and name in _NOT_OF_A_BACKEND):
+        if value and members.get(name) in (None, "") and not (members.get("backend") and name in _NOT_OF_A_BACKEND):
             members[name] = value
     return _checked(members, where=where)
 
@@ -181,6 +207,14 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         )
     if secret := members.get("client_secret"):
         members["client_secret"] = Secret(secret)
+    members["private_key"] = key_or_path(members.get("private_key"))
+    for name in ("certificate", "certificate_key"):
+        if members.get(name):
+            members[name] = _whole_path(members[name])
+    if isinstance(members.get("dpop"), str):
+        members["dpop"] = _SWITCH.get(members["dpop"].lower())
+    if not isinstance(members.get("dpop", False), bool):
+        raise ConfigurationError(f"dpop of {where} has to be true or false")
     if store := members.get("store"):
         members["store"] = Address(store)
     if members.get("grant") == "client_credentials":
@@ -213,6 +247,24 @@ def _of_backend(given: Any, members: Mapping[str, Any], where: str) -> dict[str,
             )
     read_dialect(table, members["issuer"], where)
     return {"backend": table, "grant": "password"}
+
+
+def key_or_path(given: str | None) -> str:
+    """A private key as it may be kept: its text as a `Secret`, its path whole."""
+    if not given or isinstance(given, Secret):
+        return given or ""
+    if given.lstrip().startswith(("-----BEGIN", "{")):
+        return Secret(given)
+    return _whole_path(given)
+
+
+def key_file(private_key: str) -> str:
+    """What of a private key may be saved and sent: its path, or nothing."""
+    return "" if isinstance(private_key, Secret) else private_key
+
+
+def _whole_path(given: str) -> str:
+    return os.path.abspath(os.path.expanduser(given))
 
 
 def _issuer(given: str, where: str) -> str:
@@ -285,8 +337,9 @@ def _profile(name: str) -> dict[str, Any]:
             f"there is no profile {name!r} in {config_file()} ({there}).  Make it with: "
             f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID"
         )
-    backend = found[name].get("backend")
-    if "client_secret" in found[name] or (isinstance(backend, Mapping) and "headers" in backend):
+    profile, backend = found[name], found[name].get("backend")
+    by_header = isinstance(backend, Mapping) and "headers" in backend
+    if "client_secret" in profile or by_header or isinstance(key_or_path(str(profile.get("private_key", ""))), Secret):
         _warn_if_open(config_file())
     return dict(found[name])
 
@@ -402,7 +455,7 @@ def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
 
 
 def _without_secrets(made: Settings) -> Settings:
-    return replace(made, client_secret=None, store=public(made.store))
+    return replace(made, client_secret=None, private_key=key_file(made.private_key), store=public(made.store))
 
 
 @contextmanager
@@ -428,9 +481,9 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _table(made: Settings) -> str:
-    members: dict[str, Any] = {name: getattr(made, name) for name in _TEXTS if name != "client_secret"}
+    made = _without_secrets(made)
+    members: dict[str, Any] = {name: getattr(made, name) for name in (*_TEXTS, "dpop")}
     standard = Policy()
-    members["store"] = public(made.store)
     members["server"] = dict(made.server)
     members["backend"] = made.backend
     members["policy"] = {

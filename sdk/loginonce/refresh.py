@@ -41,7 +41,7 @@ from .idtoken import contradiction, unverified_claims
 from .model import Failure, Grant, GrantKey, Marker, Order, Secret, TokenSet, scope_set
 from .wire import LONGEST_RETRY_AFTER, Busy, Granted, Lost, Misconfigured, Refused, Reply, TokenAnswer, Unsent
 
-__all__ = ["Policy", "Want", "decide", "fresh_span", "freshness", "grant_of_login", "start", "step"]
+__all__ = ["Policy", "Want", "decide", "fresh_span", "freshness", "grant_of_login", "shortfall", "start", "step"]
 
 CLOCK_TOLERANCE = 60.0
 """Seconds by which a token may seem to come from the future before the clock is taken to have been set back."""
@@ -90,7 +90,8 @@ class Policy:
 class Want:
     """What a caller needs: which login, for what, and what it has seen so far.
 
-    `scope` is what the caller's session asks of the login; `rejected` the fingerprint of an access token that
+    `scope` is what the caller's session asks of the login, and `dpop` whether its tokens have to be bound to a key;
+    `rejected` the fingerprint of an access token that
     an API refused (or, with `force`, that the caller wants renewed however young it is); `seen` the highest
     order that this process knows of (a lower one is an older copy).
     """
@@ -103,6 +104,7 @@ class Want:
     seen: Order = (0, 0, 0)
     renewal: Literal["refresh_token", "client_credentials"] = "refresh_token"
     force: bool = False
+    dpop: bool = False
 
 
 # ── why ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,12 +175,13 @@ def decide(
     """
     if grant is not None and grant.sealed:
         return Problem("store", detail="its secrets are sealed, and nobody here has the key")
-    if grant is None:
-        return Renew(None) if want.renewal == "client_credentials" else Problem("login", "none")
+    if grant is None:  # a service needs nobody, but where tokens are bound, for the key of its sign-in
+        at_once = want.renewal == "client_credentials" and not want.dpop
+        return Renew(None) if at_once else Problem("login", "none")
     token = grant.token_for(want.resource, want.for_scope)
-    if missing := want.scope - scope_set(grant.scope):
+    if missing := shortfall(grant, want.scope, dpop=want.dpop):
         if grant.state in ("ACTIVE", "SPENDING"):
-            return Problem("login", "scope", " ".join(sorted(missing)))
+            return Problem("login", "scope", missing)
         token = None
     band = freshness(token, want, policy, now)
     if band == "FRESH" and token is not None:
@@ -188,6 +191,12 @@ def decide(
     if obstacle is None:
         return Renew(usable)
     return Use(usable) if usable is not None else obstacle
+
+
+def shortfall(grant: Grant, scope: frozenset[str], *, dpop: bool) -> str:
+    """What a login lacks of that, in words; "" if nothing."""
+    lacking = sorted(scope - scope_set(grant.scope))
+    return " ".join([*lacking, *(["tokens bound to a key (DPoP)"] if dpop and not grant.dpop_key else [])])
 
 
 def _obstacle(grant: Grant, want: Want, policy: Policy, now: float, *, patient: bool, locked: bool) -> Problem | None:
@@ -578,7 +587,8 @@ def _judge(state: Refresh, answered: Answered, now: float) -> Next:
 
 def _granted(state: Refresh, answer: TokenAnswer, asked_at: float) -> Next:
     grant = _ours(state)
-    claims = unverified_claims(answer.id_token)
+    # A service is nobody whom an ID token could tell of; Keycloak sends one, about an account that stands for it.
+    claims = unverified_claims(answer.id_token) if grant.renewal == "refresh_token" else {}
     if claims and (detail := contradiction(claims, grant.key, grant.subject)):
         # OIDC Core §12.2: another issuer, client or person.  These tokens are nobody's here.
         dead = _dead(grant, "subject", detail)
@@ -774,6 +784,7 @@ def grant_of_login(
         scope=granted,
         subject=subject,
         claims=claims or {},
+        dpop_key=answer.dpop_key,
     )
 
 

@@ -22,9 +22,9 @@ from requests.cookies import extract_cookies_to_jar
 from requests.utils import get_auth_from_url
 
 from .address import origin, secure
-from .bearer import BearerAuth, answer_401, forget, put_on
+from .bearer import BearerAuth, answer_401, forget, learn, put_on, take_off
 from .client import Discovery, Issuer, Provider
-from .config import Settings, open_store, settings
+from .config import Settings, key_file, key_or_path, open_store, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired
 from .home import at_fork_in_child, state_folder
 from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Secret, TokenSet, scope_set
@@ -108,6 +108,11 @@ class Session(requests.Session):
     says of itself (RFC 8414 names); `backend` says how a plain JSON back end speaks, which knows no OAuth, and the
     first argument is its base address then; `policy` says how the login is renewed.  Raises `ConfigurationError`.
 
+    Who this program is may be said by a `client_secret`, by a `private_key` (a file with a PEM or JWK) or by a
+    `certificate` with its `certificate_key` (files): by a method of OIDC Core §9 or RFC 8705 §2 that the provider
+    takes, or that `token_endpoint_auth_method` names.  The certificate is the session's own `cert` too.  With `dpop`
+    tokens are bound to a key that lives with the login (RFC 9449).
+
     Requests raise what requests raises, and `LoginRequired`, `TransportError` or `StoreError` where there is no
     token to be had.
     """
@@ -118,6 +123,11 @@ class Session(requests.Session):
         *,
         client_id: str | None = None,
         client_secret: str | None = None,
+        private_key: str | None = None,
+        certificate: str | None = None,
+        certificate_key: str | None = None,
+        token_endpoint_auth_method: str | None = None,
+        dpop: bool | None = None,
         scope: str | None = None,
         account: str | None = None,
         resource: str | None = None,
@@ -133,11 +143,17 @@ class Session(requests.Session):
         # Also in a traceback through here.
         client_secret = Secret(client_secret) if client_secret else None
         backend = Members(backend) if isinstance(backend, Mapping) else backend
+        private_key = key_or_path(private_key)
         store = Address(store) if isinstance(store, str) else store
         made = settings(
             profile_or_issuer,
             client_id=client_id,
             client_secret=client_secret,
+            private_key=private_key,
+            certificate=certificate,
+            certificate_key=certificate_key,
+            token_endpoint_auth_method=token_endpoint_auth_method,
+            dpop=dpop,
             scope=scope,
             account=account,
             resource=resource,
@@ -154,11 +170,18 @@ class Session(requests.Session):
         self.settings = made
         self._origins = origins
         self._given_store = store
+        certificate = tuple(filter(None, (made.certificate, made.certificate_key)))
+        if certificate and self.cert is None:
+            self.cert = made.certificate if len(certificate) == 1 else (made.certificate, made.certificate_key)
         client = Client(
             made.client_id,
             made.client_secret,
             made.token_endpoint_auth_method,
             (made.redirect_uri,) if made.redirect_uri else (),
+            made.private_key,
+            certificate,
+            made.token_endpoint_auth_signing_alg,
+            made.assertion_audience,
         )
         transport = Transport(self._route)
         provider: Issuer
@@ -169,7 +192,8 @@ class Session(requests.Session):
 
             provider = Backend(made.issuer, read_dialect(made.backend, made.issuer, "the session"), client, transport)
         else:
-            provider = Provider(Discovery(made.issuer, made.server, state_folder() / "servers"), client, transport)
+            discovery = Discovery(made.issuer, made.server, state_folder() / "servers")
+            provider = Provider(discovery, client, transport, dpop=made.dpop)
         self.source = LoginSource(
             GrantKey(made.issuer, made.client_id, made.account),
             store or open_store(made.store),
@@ -181,6 +205,7 @@ class Session(requests.Session):
             hint=_HAND_OUT
             if isinstance(store, HandedStore)
             else f"Call .login() on the session, or run in a terminal: {made.command}",
+            dpop=made.dpop,
         )
         self._bearer = BearerAuth(self.source)
         self.auth = self._bearer
@@ -413,7 +438,7 @@ class Session(requests.Session):
         addressed: str = response.__dict__.get(_ADDRESSED, _NOBODY)
         # The hop begins unsigned; what belongs on it is put on when it is sent.
         if isinstance(prepared_request.headers.get("Authorization"), Secret):
-            del prepared_request.headers["Authorization"]
+            take_off(prepared_request)
         prepared_request.hooks = {**prepared_request.hooks, "response": _hooks(prepared_request)}
         prepared_request.__dict__[_ADDRESSED] = addressed
         if not self._may_carry(prepared_request.url or "", addressed):
@@ -427,7 +452,8 @@ class Session(requests.Session):
         For workers that must not hold a refresh token, or have no store to find one in.  It takes the access token
         along in the clear, which nothing else here does; send it by a way that may carry one.  It signs requests
         until the token ends, which is renewed first if it is near its end; then, and after a log-out at the provider,
-        it raises `LoginRequired`, and needs a successor from here.  It neither signs in nor out.  Raises what
+        it raises `LoginRequired`, and needs a successor from here.  It neither signs in nor out.  A key to which the
+        token is bound (RFC 9449) goes along, since the token is worth nothing without it.  Raises what
         `TokenSource.token` raises.
         """
         token = self.source.token()
@@ -437,20 +463,20 @@ class Session(requests.Session):
         grant = self.source.grant()
         assert grant is not None  # it has just brought a token
         state = self._state()
-        state["settings"] = replace(self.settings, client_secret=None, backend={}, profile="", store="")
+        state["settings"] = replace(_without_secrets(self.settings), backend={}, profile="", store="")
         state["_given_store"] = HandedStore(replace(grant, tokens=(token,)))
         other = type(self).__new__(type(self))
         other.__setstate__(state)
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        """The configuration, and what a `requests.Session` takes along; no token and no client secret.
+        """The configuration, and what a `requests.Session` takes along; no token, client secret or private key.
 
         The store is opened anew where the session arrives; the client secret is looked up there again, and so is
-        the password of a store on a server.
+        a key that is no file's, and the password of a store on a server.
         """
         state = self._state()
-        state["settings"] = self.settings.portable
+        state["settings"] = _without_secrets(self.settings)
         return state
 
     def __copy__(self) -> Session:
@@ -476,14 +502,19 @@ class Session(requests.Session):
         made: Settings = state.pop("settings")
         store: TokenStore | None = state.pop("_given_store")
         origins: frozenset[str] = state.pop("_origins")
-        if not isinstance(store, HandedStore) and (made.client_secret is None or "://" in made.store):
+        secret = made.client_secret or made.private_key
+        if not isinstance(store, HandedStore) and (not secret or "://" in made.store):
             # By the same rule as anywhere: a secret in the environment counts for the client that it names there.
             with suppress(ConfigurationError):  # a profile that is not known here: the rest has come along
                 here = settings(made.profile or made.issuer, **({} if made.profile else {"client_id": made.client_id}))
                 if (here.issuer, here.client_id) == (made.issuer, made.client_id):
-                    found = None if made.backend else made.client_secret or here.client_secret
-                    made = replace(made, client_secret=found, store=completed(made.store, here.store))
-                    made = replace(made, backend=here.backend or made.backend)
+                    made = replace(
+                        made,
+                        client_secret=None if made.backend else made.client_secret or here.client_secret,
+                        private_key="" if made.backend else made.private_key or here.private_key,
+                        store=completed(made.store, here.store),
+                        backend=here.backend or made.backend,
+                    )
         self.__dict__.update(state)
         self._build(made, store, origins)
         if "auth" in state:
@@ -496,6 +527,10 @@ class Session(requests.Session):
             proxies=dict(self.proxies),
             trust_env=self.trust_env,
         )
+
+
+def _without_secrets(made: Settings) -> Settings:
+    return replace(made, client_secret=None, private_key=key_file(made.private_key), backend=made.portable_backend)
 
 
 class _Hop:
@@ -520,7 +555,10 @@ class _Hop:
         """Before all other hooks: they see the answer that counts."""
         session = self._session
         response.request = self._request
-        if self._token is None or response.status_code != 401:
+        if self._token is None:
+            return None
+        learn(self._token, response)
+        if response.status_code != 401:
             return None
         extract_cookies_to_jar(session.cookies, self._request, response.raw)  # type: ignore[no-untyped-call]  # requests'
         return answer_401(

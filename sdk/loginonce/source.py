@@ -91,13 +91,14 @@ class LoginSource:
         resource: str = "",
         renewal: Literal["refresh_token", "client_credentials"] = "refresh_token",
         hint: str = "",
+        dpop: bool = False,
     ) -> None:
         self.key = key
         self.store = store
         self.provider = provider
         self.policy = policy or Policy()
         self.hint = hint
-        self._want = Want(key, resource=resource, scope=scope, renewal=renewal)
+        self._want = Want(key, resource=resource, scope=scope, renewal=renewal, dpop=dpop)
         self._known: _Known | None = None
         self._memory = Snapshot(None, None, settled=False)
         self._highest: Order = (0, 0, 0)
@@ -123,7 +124,12 @@ class LoginSource:
         return self._usable(self._obtain(token.fingerprint if token else "", force=True))
 
     def _usable(self, token: TokenSet) -> TokenSet:
-        if token.token_type != "Bearer":
+        if not token.fits and token.dpop_key is not None:
+            raise ProtocolError(
+                f"{self.key} now issues tokens of the type {token.token_type!r}, which are not bound to the key of "
+                "this login, and so are not used; the login itself has been saved"
+            )
+        if not token.fits:
             raise ProtocolError(
                 f"{self.key} now issues tokens of the type {token.token_type!r}, which cannot be used here; the "
                 "login itself has been saved"
@@ -181,7 +187,8 @@ class LoginSource:
             return
         self._highest = max(self._highest, grant.order)
         token = grant.token_for(self._want.resource)
-        if snapshot.settled and token is not None and self._want.scope <= set(grant.scope.split()):
+        enough = not refresh.shortfall(grant, self._want.scope, dpop=self._want.dpop)
+        if snapshot.settled and token is not None and token.fits and enough:
             self._known = _Known(snapshot.stamp, token, *refresh.fresh_span(token, self.policy))
 
     def change(self, make: Callable[[Grant | None], Grant]) -> tuple[Grant | None, Grant]:
@@ -235,7 +242,7 @@ class LoginSource:
             case "misconfigured":
                 return ConfigurationError(
                     f"the provider does not accept this client: {problem.detail}.  The login for {self.key} is "
-                    "kept; check client_id, client_secret and scope"
+                    "kept; check client_id, its secret, key or certificate, and scope"
                 )
             case "store":
                 return cause or StoreError(problem.detail)

@@ -7,7 +7,6 @@ ends a login and a broken gateway must not.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
@@ -15,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeAlias
-from urllib.parse import parse_qsl, quote_plus, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from .address import web_address
-from .errors import ConfigurationError, ErrorResponse, InvalidGrant, ProtocolError
-from .model import AuthorizationServer, Client, Secret, TokenSet
+from .errors import ErrorResponse, InvalidGrant, ProtocolError
+from .model import AuthorizationServer, Secret, TokenSet
 
 __all__ = [
     "DEVICE_CODE_GRANT_TYPE",
@@ -36,13 +35,13 @@ __all__ = [
     "Reply",
     "TokenAnswer",
     "Unsent",
-    "authenticate",
     "error_response",
     "for_people",
     "judge_device_authorization",
     "judge_redirect",
     "judge_refresh",
     "judge_token",
+    "oauth_error",
     "require_state",
     "token_form",
 ]
@@ -80,32 +79,6 @@ def token_form(grant_type: str, **parameters: str | None) -> Form:
     return [("grant_type", grant_type), *((name, value) for name, value in parameters.items() if value)]
 
 
-def authenticate(client: Client, server: AuthorizationServer, form: Form) -> tuple[dict[str, str], Form]:
-    """Headers and form of a request that says who we are (RFC 6749 §2.3.1, OIDC Core §9).
-
-    Raises `ConfigurationError` for a method that this client cannot carry out.
-    """
-    method = client.token_endpoint_auth_method
-    supported = server.token_endpoint_auth_methods_supported
-    if method is None and client.client_secret is not None:
-        only_post = "client_secret_post" in supported and "client_secret_basic" not in supported
-        method = "client_secret_post" if only_post else "client_secret_basic"
-    if method in (None, "none"):
-        return {}, [*form, ("client_id", client.client_id)]
-    if client.client_secret is None:
-        raise ConfigurationError(
-            f"client {client.client_id} at {server.issuer} authenticates by {method} and has no client_secret: "
-            "give one to Session(client_secret=…), in the profile, or in LOGINONCE_CLIENT_SECRET"
-        )
-    if method == "client_secret_post":
-        return {}, [*form, ("client_id", client.client_id), ("client_secret", client.client_secret)]
-    if method == "client_secret_basic":
-        # RFC 6749 §2.3.1: both parts are form-encoded before they are joined.
-        pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
-        return {"Authorization": Secret("Basic " + base64.b64encode(pair.encode()).decode())}, form
-    raise ConfigurationError(f"token_endpoint_auth_method {method!r} is not one that this client can do")
-
-
 # ── a token answer ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -113,7 +86,8 @@ def authenticate(client: Client, server: AuthorizationServer, form: Form) -> tup
 class TokenAnswer:
     """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said.
 
-    `claims`: whose tokens they are, where the answer itself says so: only a back end's does (see `dialect`).
+    `dpop_key` is the key that the tokens were asked for with (RFC 9449), where one was.  `claims`: whose tokens they
+    are, where the answer itself says so: only a back end's does (see `dialect`).
     """
 
     access_token: Secret
@@ -123,6 +97,7 @@ class TokenAnswer:
     refresh_expires_in: float | None = None
     scope: str = ""
     id_token: Secret | None = None
+    dpop_key: Secret | None = None
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def token_set(
@@ -284,6 +259,13 @@ def error_response(answer: Answer, what: str) -> ErrorResponse:
     )
 
 
+def oauth_error(answer: Answer) -> str:
+    """The error code in an answer (RFC 6749 §5.2), "" if there is none."""
+    content = _json_object(answer.body)
+    said = _error_members(content) if content is not None else None
+    return said.error if said else ""
+
+
 class _Said(NamedTuple):
     error: str
     description: str
@@ -349,7 +331,7 @@ def _token_type(value: object) -> str:
     # is used: the rotation has happened by now (HAZARDS 35).
     if not isinstance(value, str) or value.lower() in ("", "bearer"):
         return "Bearer"
-    return for_people(value, 40)
+    return "DPoP" if value.lower() == "dpop" else for_people(value, 40)
 
 
 def _seconds(value: object) -> float | None:

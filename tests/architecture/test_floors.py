@@ -13,15 +13,18 @@ import loginonce
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(loginonce.__file__).parent
-PURE = ("errors", "address", "model", "record", "challenge", "wire", "dialect", "metadata", "idtoken", "refresh")
+PURE = (
+    "errors", "address", "model", "record", "challenge", "wire", "authentication", "dialect", "dpop", "metadata",
+    "idtoken", "refresh",
+)  # fmt: skip
 LOW = (
     *PURE, "transport", "home", "text", "backend", "client", "source", "watch",
     "stores/__init__", "stores/base", "stores/file", "stores/locks", "stores/memory",
 )  # fmt: skip
 
 CALCULATES = {
-    "__future__", "base64", "collections", "dataclasses", "datetime", "email", "hashlib", "html", "ipaddress", "json",
-    "math", "re", "typing", "urllib", "warnings",
+    "__future__", "base64", "collections", "dataclasses", "datetime", "email", "functools", "hashlib", "html",
+    "ipaddress", "json", "math", "re", "typing", "urllib", "warnings",
 }  # fmt: skip
 """What the pure floor may import of the standard library: nothing that reads, writes, waits or rolls dice."""
 

@@ -26,6 +26,7 @@ import requests
 import loginonce
 from canaries import ISSUED, PASSWORD, SENT, SERVICE_SECRET, Canaries
 from loginonce import FileStore, Grant, MemoryStore, Policy, Session
+from loginonce.authentication import authenticate
 from loginonce.config import add_profile
 from loginonce.login.browser import BrowserFlow
 from loginonce.login.device import DeviceFlow
@@ -33,7 +34,7 @@ from loginonce.login.flow import HandedFlow, PasswordFlow, Progress
 from loginonce.login.text import TextPresenter
 from loginonce.model import AuthorizationServer, Client, Secret
 from loginonce.testing import FakeProvider, Fault
-from loginonce.wire import Answer, authenticate, judge_device_authorization, judge_redirect, judge_token
+from loginonce.wire import Answer, judge_device_authorization, judge_redirect, judge_token
 
 
 @pytest.fixture
@@ -231,9 +232,10 @@ def test_what_a_sign_in_brought_does_not_show(provider: FakeProvider, lab: Sessi
 
 
 def test_what_basic_authentication_sends_does_not_show(canaries: Canaries) -> None:
-    made = authenticate(Client("service", Secret(SERVICE_SECRET)), AuthorizationServer("https://x"), [])
+    server = AuthorizationServer("https://x")
+    made = authenticate(Client("service", Secret(SERVICE_SECRET)), server, [], now=1.0, jti="j")
     posted = authenticate(
-        Client("service", Secret(SERVICE_SECRET), "client_secret_post"), AuthorizationServer("https://x"), []
+        Client("service", Secret(SERVICE_SECRET), "client_secret_post"), server, [], now=1.0, jti="j"
     )  # fmt: skip
     assert canaries.found_in(f"{made!r} {posted!r}") == set()
 

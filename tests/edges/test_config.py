@@ -384,3 +384,75 @@ def test_a_session_that_is_sent_finds_the_password_of_its_store_where_it_arrives
     assert pickle.loads(sent).settings.store == "redis://localhost:6390/2"
     monkeypatch.setenv("LOGINONCE_STORE", address)
     assert pickle.loads(sent).settings.store == address
+
+
+# ── keys and certificates ────────────────────────────────────────────────────────────────────────────────
+
+PEM = "-----BEGIN PRIVATE KEY-----\nMEECAQ-canary-key\n-----END PRIVATE KEY-----\n"
+
+
+def test_a_private_key_is_a_path_or_a_text(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert settings(ISSUER, client_id="x", private_key="~/lab.pem").private_key == "/home/ada/lab.pem"
+    for text in (PEM, '{"kty": "EC"}'):
+        monkeypatch.setenv("LOGINONCE_PRIVATE_KEY", text)
+        made = settings(ISSUER, client_id="x").private_key
+        assert (isinstance(made, Secret), made) == (True, text.strip())
+
+
+@pytest.mark.hazard(39)
+def test_a_private_key_that_is_a_text_is_neither_shown_nor_saved_nor_sent(file: Path) -> None:
+    made = settings(ISSUER, client_id="x", private_key=PEM, profile="lab")
+    add_profile(made)
+    shown = f"{made!r} {replace(made, profile='').command} {file.read_text()}"
+    assert "canary" not in shown
+    sent = pickle.dumps(Session(ISSUER, client_id="x", private_key=PEM))
+    assert b"canary" not in sent
+
+
+def test_a_path_and_what_else_is_said_of_the_client_is_saved_and_sent(file: Path) -> None:
+    given = {"private_key": "/k.pem", "certificate": "/c.pem", "certificate_key": "/c.key", "dpop": True}
+    made = settings(ISSUER, client_id="x", profile="lab", **given)
+    add_profile(made)
+    assert settings("lab") == made
+    add_profile(made)  # once more does no harm
+    command = "--private-key /k.pem --certificate /c.pem --certificate-key /c.key --dpop"
+    assert replace(made, profile="").command.endswith(command)
+    arrived = pickle.loads(pickle.dumps(Session("lab")))
+    assert (arrived.settings.private_key, arrived.cert, arrived.settings.dpop) == ("/k.pem", ("/c.pem", "/c.key"), True)
+
+
+def test_a_key_from_the_environment_is_found_again_where_a_session_arrives(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGINONCE_PRIVATE_KEY", PEM)
+    arrived = pickle.loads(pickle.dumps(Session(ISSUER, client_id="x")))
+    assert arrived.settings.private_key == PEM.strip()
+
+
+@pytest.mark.parametrize(("text", "meant"), [("1", True), ("True", True), ("on", True), ("0", False), ("no", False)])
+def test_the_environment_switches_bound_tokens(
+    file: Path, monkeypatch: pytest.MonkeyPatch, text: str, meant: bool
+) -> None:
+    monkeypatch.setenv("LOGINONCE_DPOP", text)
+    assert settings(ISSUER, client_id="x").dpop is meant
+    assert settings(ISSUER, client_id="x", dpop=False).dpop is False
+
+
+def test_a_switch_that_is_none_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGINONCE_DPOP", "perhaps")
+    with pytest.raises(ConfigurationError, match="dpop"):
+        settings(ISSUER, client_id="x")
+
+
+def test_a_key_in_a_profile_that_others_can_read_is_warned_of(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = f'[profiles.lab]\nissuer = "{ISSUER}"\nclient_id = "x"\nprivate_key = """{PEM}"""\n'
+    file.write_text(text)
+    file.chmod(0o644)
+    assert isinstance(settings("lab").private_key, Secret)
+    assert "chmod 600" in caplog.text
+
+
+def test_a_certificate_is_shown_to_the_provider_and_to_apis_that_ask_for_one(file: Path) -> None:
+    both = Session(ISSUER, client_id="x", certificate="/both.pem")
+    assert (both.cert, both._route().cert) == ("/both.pem", "/both.pem")

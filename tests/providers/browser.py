@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from http.cookiejar import DefaultCookiePolicy
 from typing import Final
 from urllib.parse import parse_qs, urljoin, urlsplit
 
@@ -169,6 +170,8 @@ class Person:
         self.password = password
         self._browser = requests.Session()
         self._browser.trust_env = False  # a .netrc or a proxy of this machine is nobody's cookie
+        # Browsers take this machine for secure, by plain http too; all that a person visits here is on it.
+        self._browser.cookies.set_policy(DefaultCookiePolicy(secure_protocols=("https", "http")))
 
     def __repr__(self) -> str:
         return f"Person({self.login!r})"
@@ -217,7 +220,9 @@ class Person:
         """Follow redirects and answer pages until nothing is left to answer; return the last URL."""
         step = requests.Request("GET", url)
         for _ in range(_PATIENCE):
-            response = self._browser.send(self._browser.prepare_request(step), allow_redirects=False, timeout=_TIMEOUT)
+            request = step.prepare()
+            request.prepare_cookies(self._browser.cookies)  # by our policy; a session would go by its own
+            response = self._browser.send(request, allow_redirects=False, timeout=_TIMEOUT)
             if response.is_redirect:
                 target = urljoin(response.url, response.headers["Location"])
                 if errand.returns_to is not None and _same_place(target, errand.returns_to):

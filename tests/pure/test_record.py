@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loginonce.errors import CorruptStore, StoreError
 from loginonce.model import Failure, Grant, GrantKey, Marker, Secret, TokenSet
-from loginonce.record import SCHEMA, decode, encode
+from loginonce.record import SCHEMA, decode, encode, put_together, take_apart
 
 CANARY = "canary-51c0ffee"
 FULL = Grant(
@@ -69,6 +69,7 @@ def grants(draw: st.DrawFn) -> Grant:
         subject=draw(texts),
         claims=draw(st.dictionaries(texts, values, max_size=3)),
         store=draw(texts),
+        dpop_key=draw(st.none() | st.builds(Secret, st.text(min_size=1, max_size=20))),
     )
 
 
@@ -146,7 +147,7 @@ def test_a_record_without_its_last_byte_is_refused() -> None:
     assert refused(DATA[:-1])
 
 
-@pytest.mark.parametrize("schema", [b"3", b"10", b"999999"])
+@pytest.mark.parametrize("schema", [b"4", b"10", b"999999"])
 @pytest.mark.hazard(19)
 def test_a_record_of_a_newer_version_says_so_and_is_not_called_damaged(schema: bytes) -> None:
     with pytest.raises(StoreError, match="upgrade loginonce") as caught:
@@ -244,3 +245,29 @@ def test_a_schema_that_is_not_that_of_its_content_is_damage(made: bytes, claimed
     data = encode(Grant(GrantKey("https://id.example.org", "notebook"), 1, sealed="x" if b"2" in made else ""))
     with pytest.raises(CorruptStore):
         decode(data.replace(made, claimed, 1))
+
+
+BOUND = replace(FULL, dpop_key=Secret(CANARY + "-key"))
+
+
+@pytest.mark.hazard(37)
+def test_a_record_with_a_key_is_not_read_by_a_version_that_would_lose_it() -> None:
+    assert encode(BOUND).startswith(b"loginonce 3 ")
+    assert encode(FULL).startswith(b"loginonce 1 ")
+
+
+@pytest.mark.hazard(37)
+def test_a_key_is_kept_once_and_comes_with_each_token() -> None:
+    back = decode(encode(BOUND))
+    assert encode(BOUND).count(CANARY.encode() + b"-key") == 1
+    token = back.token_for("https://api", "a")
+    assert token is not None
+    assert (token.dpop_key, decode(encode(replace(back, tokens=(token,)))).tokens) == (BOUND.dpop_key, BOUND.tokens[:1])
+
+
+@pytest.mark.hazard(39)
+def test_a_key_is_kept_apart_with_the_other_secrets() -> None:
+    readable, secrets = take_apart(BOUND)
+    assert (readable.dpop_key, CANARY in repr(readable)) == (None, False)
+    assert put_together(replace(readable, sealed="x"), secrets) == BOUND
+    assert encode(replace(readable, sealed="x")).startswith(b"loginonce 2 ")

@@ -1211,6 +1211,11 @@ def test_a_services_answer_is_saved_like_any_other() -> None:
     assert (save.order, save.refresh_token, save.tokens[0].scope) == ((int(NOW), 1, 0), None, "a b")
 
 
+def test_an_id_token_that_a_service_is_sent_is_about_nobody() -> None:
+    save = written(Walk(SERVICE).answered(None, answer(refresh=None, claims={**ADA, "sub": "an account of its own"})))
+    assert (save.state, save.subject, save.claims) == ("ACTIVE", KEY.client_id, {"sub": KEY.client_id})
+
+
 def test_a_services_epoch_is_never_zero() -> None:
     assert written(Walk(SERVICE, now=0.0).to_lock(None)).epoch == 1
 

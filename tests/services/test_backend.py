@@ -173,6 +173,7 @@ def test_without_a_place_for_it_nobody_is_told_of_a_log_out(fake_provider: FakeP
     backend = spoken(fake_provider.issuer, logout="")
     assert not backend.revoke(Secret("t"), "refresh_token")
     assert backend.end_session_url() == ""
+    assert backend.dpop_key() is None
     assert backend.server.revocation_endpoint == ""
 
 

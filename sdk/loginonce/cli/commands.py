@@ -139,6 +139,7 @@ def _complete(_context: click.Context, _parameter: click.Parameter, incomplete: 
     return []
 
 
+_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _PROFILE = click.argument("profile", required=False, shell_complete=_complete)
 
 
@@ -155,6 +156,10 @@ def loginonce() -> None:
 @_PROFILE
 @click.option("--issuer", metavar="ADDRESS", help="The provider's address.")
 @click.option("--client-id", metavar="ID", help="Who this program is to the provider.")
+@click.option("--private-key", type=_FILE, help="The client's private key, as PEM or JWK (private_key_jwt).")
+@click.option("--certificate", type=_FILE, help="The client's certificate, for mutual TLS.")
+@click.option("--certificate-key", type=_FILE, help="The key of the certificate, if it is not in the same file.")
+@click.option("--dpop", is_flag=True, help="Bind the tokens to a key that is kept with the login (RFC 9449).")
 @click.option("--scope", metavar="SCOPES", help="What to ask for, separated by spaces.  [default: openid]")
 @click.option("--account", metavar="NAME", help="Keeps several logins at one provider apart.")
 @click.option("--resource", metavar="ADDRESS", help="The API that the token is for (RFC 8707).")
@@ -209,7 +214,7 @@ def _login(
     client_secret_stdin: bool,
     refresh_token_stdin: bool,
     backend: str | None,
-    **given: str | None,
+    **given: Any,
 ) -> None:
     asked: dict[str, Any] = {name: value for name, value in given.items() if value}
     if backend:
@@ -414,8 +419,10 @@ def token(profile: str | None) -> None:
     It is renewed first if need be.  Nobody is ever asked: where a person has to sign in, nothing is printed and
     the exit code is 4.
     """
-    access_token = _session(profile).source.token().access_token
-    sys.stdout.write(f"{access_token}\n")
+    usable = _session(profile).source.token()
+    if usable.dpop_key is not None:
+        say("This token is bound to a key of its login (DPoP): without a proof by that key no API takes it")
+    sys.stdout.write(f"{usable.access_token}\n")
     sys.stdout.flush()
 
 

@@ -156,10 +156,12 @@ def _costs(policy: Policy) -> str:
 def check_sign_in(made: Settings, server: AuthorizationServer | None, *, needed: bool) -> Finding:
     """Which way a sign-in would go from here, and why.  `needed`: one is needed now."""
     if made.grant == "client_credentials":
-        if made.client_secret is None and made.token_endpoint_auth_method != "none":
+        means = {"secret": made.client_secret, "private key": made.private_key, "certificate": made.certificate}
+        if not any(means.values()) and made.token_endpoint_auth_method != "none":
             text = "a service, whose secret is not here"
             return found("sign-in", text, level="wrong", advice="Set LOGINONCE_CLIENT_SECRET where it runs")
-        return found("sign-in", "a service: it signs in by itself, with its secret")
+        by = next((name for name, value in means.items() if value), "secret")
+        return found("sign-in", f"a service: it signs in by itself, with its {by}")
     if made.grant == "password":
         return found("sign-in", "by user name and password")
     here = detect()

@@ -36,7 +36,7 @@ from ..errors import (
     StoreError,
 )
 from ..model import Account, Grant, Secret, scope_set
-from ..refresh import grant_of_login
+from ..refresh import grant_of_login, shortfall
 from ..source import LoginSource
 from ..text import plain
 from ..wire import Members
@@ -483,7 +483,8 @@ class SignIn:
             if self._cancelled.is_set():
                 raise _Cancelled
             active = _active(self._source)
-            if active is not None and active.epoch > self._epoch and self._needs <= scope_set(active.scope):
+            dpop = self._source.provider.dpop
+            if active is not None and active.epoch > self._epoch and not shortfall(active, self._needs, dpop=dpop):
                 raise _Elsewhere
             self._board.beat(time.time())
             left = until - time.monotonic()

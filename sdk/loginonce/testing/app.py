@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response
+from flask import Flask, Response, g, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from loginonce.testing.api import add_api
 from loginonce.testing.backend import add_backend
-from loginonce.testing.grants import AUTH_METHODS, GRANT_TYPES, Server
+from loginonce.testing.dpop import ProofError, refused
+from loginonce.testing.grants import ADVERTISED_METHODS, GRANT_TYPES, Server
 from loginonce.testing.pages import add_pages
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def create_app(provider: "FakeProvider") -> Flask:
     add_pages(app, server)
     add_api(app, provider)
     add_backend(app, provider)
+    app.after_request(lambda response: provider.proofs.supply(request, response))
     return app
 
 
@@ -65,13 +67,16 @@ def _add_metadata(app: Flask, provider: "FakeProvider") -> None:
             "device_authorization_endpoint": f"{at}/device_authorization",
             "grant_types_supported": GRANT_TYPES,
             "code_challenge_methods_supported": ["S256"],
-            "token_endpoint_auth_methods_supported": AUTH_METHODS,
+            "token_endpoint_auth_methods_supported": ADVERTISED_METHODS,
+            "token_endpoint_auth_signing_alg_values_supported": ["RS256", "ES256", "HS256"],
         }
         if provider.authorization_response_iss:
             document["authorization_response_iss_parameter_supported"] = True
         if provider.revocation != "absent":
             document["revocation_endpoint"] = f"{at}/revoke"
-            document["revocation_endpoint_auth_methods_supported"] = AUTH_METHODS
+            document["revocation_endpoint_auth_methods_supported"] = ADVERTISED_METHODS
+        if provider.dpop != "ignored":
+            document["dpop_signing_alg_values_supported"] = ["ES256"]
         return document
 
     @app.get("/jwks")
@@ -85,7 +90,13 @@ def _add_client_endpoints(app: Flask, server: Server) -> None:
     provider = server.provider
 
     @app.post("/token")
-    def token() -> AnyResponse:
+    def token() -> AnyResponse | tuple[Json, int]:
+        g.jkt = None
+        if provider.dpop == "required" or (provider.dpop == "accepted" and "DPoP" in request.headers):
+            try:
+                g.jkt = provider.proofs.judge(request, "server")
+            except ProofError as error:
+                return refused(error)
         response: AnyResponse = server.create_token_response()
         return response
 

@@ -85,6 +85,11 @@ class Behaviour:
         revocation: "ok", "refuse" (400) or "absent" (404, and not in the metadata).
         loopback_any_port: Ignore the port of a loopback redirect URI (RFC 8252 section 7.3).
         redirect_uris: The registered redirect URIs of both clients.
+        dpop: What happens to a DPoP proof (RFC 9449): the tokens are bound to its key ("accepted"), there are no
+            tokens without one ("required"), or nobody looks at it, and plain bearer tokens are issued ("ignored").
+        dpop_nonces: A proof needs the latest nonce of the server, or of the API, which has others.
+        assertion_audience: What the assertions of clients are addressed to: "issuer" (as
+            draft-ietf-oauth-rfc7523bis wants it) or "token_endpoint".
         clock_skew: Added to `iat`, `exp`, `auth_time` and the Date header; lifetimes are not touched.
     """
 
@@ -116,6 +121,9 @@ class Behaviour:
         "http://[::1]/",
         "https://service.example.org/callback",
     )
+    dpop: Literal["accepted", "required", "ignored"] = "accepted"
+    dpop_nonces: bool = False
+    assertion_audience: Literal["issuer", "token_endpoint"] = "issuer"
     clock_skew: float = 0.0
 
     @property

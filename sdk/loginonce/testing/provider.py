@@ -11,9 +11,10 @@ from loginonce.testing import browser
 from loginonce.testing.app import create_app
 from loginonce.testing.backend import token_sent
 from loginonce.testing.behaviour import Behaviour
+from loginonce.testing.dpop import Proofs
 from loginonce.testing.events import Event, EventLog, Stats
 from loginonce.testing.faults import Answer, Delivery, Fault, Faults
-from loginonce.testing.grants import CONFIDENTIAL_CLIENT, PUBLIC_CLIENT
+from loginonce.testing.grants import CONFIDENTIAL_CLIENT, PUBLIC_CLIENT, Client
 from loginonce.testing.idtoken import Keys, at_hash, break_signature
 from loginonce.testing.state import State, Tokens
 from loginonce.testing.wire import Environ, Server, run_app
@@ -96,6 +97,8 @@ class FakeProvider(Behaviour):
         self.events = EventLog()
         self.state = State(self)
         self.keys = Keys(self)
+        self.proofs = Proofs(self)
+        self.clients: dict[str, Client] = {}
         self._advanced = 0.0
         self._server: Server | None = None
         self._app = create_app(self)
@@ -193,16 +196,30 @@ class FakeProvider(Behaviour):
         """Sign with a new key, under a new `kid`; the old one stays in the JWKS."""
         self.keys.rotate()
 
+    def renew_dpop_nonces(self) -> None:
+        """Want other nonces in proofs from now on."""
+        self.proofs.renew_nonces()
+
+    def add_client(self, client_id: str, *, public_key: Json | None = None, secret: str | None = None) -> None:
+        """Register a client that authenticates by assertions: signed with the key of which this is the public half
+        (a JWK; private_key_jwt), or with its secret (client_secret_jwt).
+        """
+        self.clients[client_id] = Client(self, client_id, secret, public_key, assertion=True)
+
     def advance(self, seconds: float) -> None:
         """Let time pass for lifetimes, grace periods and poll intervals, without waiting."""
         self._advanced += seconds
 
     def issue(
-        self, user: str | None = "ada", client_id: str | None = None, scope: str = "openid offline_access"
+        self,
+        user: str | None = "ada",
+        client_id: str | None = None,
+        scope: str = "openid offline_access",
+        jkt: str | None = None,
     ) -> Json:
         """Return a token answer without any flow, as if `user` (None: the client itself) had just logged in.
 
-        `client_id` None stands for the public client.
+        `client_id` None stands for the public client; `jkt` is the thumbprint of the key to bind the tokens to.
         """
         client = client_id or self.public_client_id
         granted = scope if self.issue_scope is None else self.issue_scope
@@ -213,6 +230,7 @@ class FakeProvider(Behaviour):
             resource=None,
             refreshable=user is not None,
             now=self.now(),
+            jkt=jkt,
         )
         answer = self.token_answer(tokens)
         self.complete_answer(answer, client_id=client, user=user)
@@ -237,7 +255,7 @@ class FakeProvider(Behaviour):
         lie = self.lie_expires_in
         answer: Json = {
             "access_token": tokens.access_token,
-            "token_type": "Bearer",
+            "token_type": "DPoP" if tokens.bound else "Bearer",
             "expires_in": tokens.expires_in if lie is None else lie,
             "scope": tokens.scope,
         }
