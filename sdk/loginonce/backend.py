@@ -1,4 +1,4 @@
-"""What we say to a plain JSON back end, in its own dialect: what `client` is for a provider of OAuth.
+"""What we say to a plain JSON back end, in its own manners: what `client` is for a provider of OAuth.
 
 It is an `Issuer` as any other: its logins are kept, locked, renewed and shared by the same rules, and a repetition of a
 refresh is what it is everywhere.  `refresh` never raises; `password` raises what its judge does, and `TransportError`.
@@ -10,8 +10,8 @@ import logging
 import time
 from typing import Any
 
-from .dialect import Dialect, Place, judge_login, judge_renewal, message
 from .errors import ErrorResponse, LoginonceError
+from .manners import Manners, Place, judge_login, judge_renewal, message
 from .model import AuthorizationServer, Client, Grant, Secret
 from .transport import AnswerLost, NeverSent, Transport
 from .wire import Answer, Lost, Misconfigured, Reply, TokenAnswer, Unsent
@@ -27,10 +27,10 @@ BUDGET = 20.0
 class Backend:
     """One back end, at its base address."""
 
-    def __init__(self, base: str, dialect: Dialect, client: Client, transport: Transport | None = None) -> None:
+    def __init__(self, base: str, manners: Manners, client: Client, transport: Transport | None = None) -> None:
         self.client = client
         self.dpop = False
-        self.dialect = dialect
+        self.manners = manners
         self._base = base
         self._transport = transport or Transport()
 
@@ -40,18 +40,18 @@ class Backend:
     @property
     def server(self) -> AuthorizationServer:
         """The same in the words of RFC 8414, as far as they go: whoever signs in does it by a password."""
-        renewal = self.dialect.refresh or self.dialect.login
+        renewal = self.manners.refresh or self.manners.login
         return AuthorizationServer(
             self._base,
             token_endpoint=renewal.url,
-            revocation_endpoint=self.dialect.logout.url if self.dialect.logout else "",
+            revocation_endpoint=self.manners.logout.url if self.manners.logout else "",
             grant_types_supported=("password",),
         )
 
     def prepare(self, budget: float = BUDGET) -> Reply | None:
         """Nothing has to be learnt: its settings say all."""
         del budget
-        return None if self.dialect.refresh else self._no_refresh()
+        return None if self.manners.refresh else self._no_refresh()
 
     def _no_refresh(self) -> Misconfigured:
         return Misconfigured("", f"the backend of {self._base} names no refresh, so nothing renews its logins")
@@ -59,13 +59,13 @@ class Backend:
     def refresh(self, grant: Grant, *, resource: str, for_scope: str, budget: float) -> Reply:
         """Spend this record's refresh token.  Once; never raises."""
         del resource, for_scope  # there is one kind of token
-        place = self.dialect.refresh
+        place = self.manners.refresh
         if place is None:
             return self._no_refresh()
         before = grant.token_for()
         try:
             body = message(
-                self.dialect,
+                self.manners,
                 refresh_token=grant.refresh_token or "",
                 access_token=before.access_token if before else "",
             )
@@ -76,13 +76,13 @@ class Backend:
             return Lost(str(error))
         except LoginonceError as error:
             return Misconfigured("", str(error))
-        return judge_renewal(answer, self.dialect, time.time())
+        return judge_renewal(answer, self.manners, time.time())
 
     def password(self, username: str, password: str, *, scope: str) -> TokenAnswer:
         """A person's tokens for their name and password."""
         del scope
-        body = message(self.dialect, username=username, password=password)
-        return judge_login(self._send(self.dialect.login, body, budget=BUDGET), self.dialect, time.time())
+        body = message(self.manners, username=username, password=password)
+        return judge_login(self._send(self.manners.login, body, budget=BUDGET), self.manners, time.time())
 
     def identify(self, answer: TokenAnswer, *, nonce: str | None = None, at: float | None = None) -> dict[str, Any]:
         """Who signed in, as the answer says it; {} where it does not."""
@@ -94,12 +94,12 @@ class Backend:
 
         A refresh token goes into the message, an access token into the Authorization header.
         """
-        place = self.dialect.logout
+        place = self.manners.logout
         if place is None:
             return False
         try:
             by_message = hint == "refresh_token"
-            body = message(self.dialect, **({"refresh_token": token} if by_message else {}))
+            body = message(self.manners, **({"refresh_token": token} if by_message else {}))
             headers = {} if by_message else {"Authorization": Secret(f"Bearer {token}")}
             answer = self._send(place, body, headers, budget=BUDGET)
             if 200 <= answer.status < 300:
@@ -117,5 +117,5 @@ class Backend:
         """None: its tokens are bound to nothing."""
 
     def _send(self, place: Place, body: Secret, headers: dict[str, Secret] | None = None, *, budget: float) -> Answer:
-        whole = {"Content-Type": "application/json", **self.dialect.headers, **(headers or {})}
+        whole = {"Content-Type": "application/json", **self.manners.headers, **(headers or {})}
         return self._transport.post(place.url, body, whole, budget=budget, method=place.method)

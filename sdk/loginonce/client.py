@@ -25,7 +25,8 @@ from . import authentication, dpop, idtoken, metadata, wire
 from .address import origin, secure
 from .authentication import SigningKey
 from .errors import ConfigurationError, ErrorResponse, LoginonceError, ProtocolError, TransportError
-from .model import AuthorizationServer, Client, Grant, Secret, fingerprint
+from .model import AuthorizationServer, Client, Grant, Secret, fingerprint, scope_set
+from .providers import ANY, Dialect
 from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
 
@@ -79,13 +80,14 @@ class Issuer(Protocol):
 @dataclass(frozen=True, slots=True)
 class Discovery:
     """Where to learn about a provider: its documents, what is known better (`overrides`), and a folder to keep
-    the documents in for `max_age` seconds (None: keep them in memory only).
+    the documents in for `max_age` seconds (None: keep them in memory only).  `dialect`: what is known of it anyway.
     """
 
     issuer: str
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     folder: Path | None = None
     max_age: float = 86400.0
+    dialect: Dialect = ANY
 
 
 class _Time:
@@ -123,16 +125,30 @@ class Provider:
     # ── what it says of itself ───────────────────────────────────────────────────────────────────────────
 
     @property
+    def dialect(self) -> Dialect:
+        """Its way of speaking."""
+        return self._discovery.dialect
+
+    @property
     def server(self) -> AuthorizationServer:
         """The provider's metadata: from memory, from the folder, or asked for now."""
         return self._learnt(BUDGET)
 
     def _learnt(self, budget: float) -> AuthorizationServer:
         if self._server is None:
-            documents = (not self._doubted and self._kept(self._discovery.max_age)) or self._asked_or_kept(budget)
+            documents: list[dict[str, Any]] = []
+            if self.dialect.discovered:
+                documents = (not self._doubted and self._kept(self._discovery.max_age)) or self._asked_or_kept(budget)
             self._doubted = False
-            self._server = metadata.read_metadata(self._discovery.issuer, documents, self._discovery.overrides)
+            self._server = self._read(documents)
         return self._server
+
+    def _read(self, documents: list[dict[str, Any]]) -> AuthorizationServer:
+        issuer = self._discovery.issuer
+        # Last, so that they fill up what the documents leave out.
+        usual = {"issuer": issuer, **self.dialect.end_points(issuer)}
+        named = [usual] if self.dialect.server else []
+        return metadata.read_metadata(issuer, [*documents, *named], self._discovery.overrides)
 
     def forget_server(self) -> None:
         """Ask again next time: an end point turned out not to be there."""
@@ -198,10 +214,10 @@ class Provider:
                 to = answer.headers.get("location", "")
                 oddity = f"{url} redirects to {to[:200] if secure(to) else '?'}: use that as the issuer"
         if documents:
-            metadata.read_metadata(issuer, documents, self._discovery.overrides)
+            self._read(documents)
             if whole and unreachable is None:  # else half of it would pass for the whole for a day
                 self._keep(documents)
-        elif not self._discovery.overrides.get("token_endpoint"):
+        elif not {**self.dialect.server, **self._discovery.overrides}.get("token_endpoint"):
             if unreachable is not None:
                 raise TransportError(f"{issuer} cannot be reached: {unreachable}")
             raise ProtocolError(
@@ -248,12 +264,11 @@ class Provider:
         until = _Time(budget)
         if (unprepared := self.prepare()) is not None:
             return unprepared
+        named = self.dialect.resource(resource)
         if grant.renewal == "client_credentials":
-            form = wire.token_form("client_credentials", scope=for_scope or grant.scope, resource=resource)
+            form = wire.token_form("client_credentials", scope=for_scope or grant.scope, **named)
         else:
-            form = wire.token_form(
-                "refresh_token", refresh_token=grant.refresh_token, scope=for_scope, resource=resource
-            )
+            form = wire.token_form("refresh_token", refresh_token=grant.refresh_token, scope=for_scope, **named)
         try:
             answer = self._post("token_endpoint", form, "renewing a login", key=grant.dpop_key, until=until)
         except NeverSent as error:
@@ -263,7 +278,7 @@ class Provider:
             return wire.Lost(str(error))
         except LoginonceError as error:
             return wire.Misconfigured("", str(error))
-        reply = wire.judge_refresh(answer, time.time())
+        reply = wire.judge_refresh(answer, time.time(), self.dialect)
         if isinstance(reply, wire.Misconfigured) and answer.status in (404, 405, 410):
             self.forget_server()
         return reply
@@ -278,7 +293,7 @@ class Provider:
 
     def client_credentials(self, *, scope: str, resource: str = "") -> wire.TokenAnswer:
         """A service's own token (RFC 6749 §4.4)."""
-        return self._token("client_credentials", scope=scope, resource=resource)
+        return self._token("client_credentials", scope=scope, **self.dialect.resource(resource))
 
     def password(self, username: str, password: str, *, scope: str) -> wire.TokenAnswer:
         """A person's tokens for their password (RFC 6749 §4.3), for servers that offer nothing better."""
@@ -288,7 +303,7 @@ class Provider:
         """The tokens for a grant, bound to a key where they are to be (RFC 9449 §5)."""
         key = self.dpop_key()
         form = wire.token_form(grant_type, **parameters)
-        answer = wire.judge_token(self._post("token_endpoint", form, "signing in", key=key))
+        answer = wire.judge_token(self._post("token_endpoint", form, "signing in", key=key), self.dialect)
         if key is not None and answer.token_type != "DPoP":
             # RFC 9449 §5: whoever asked for it on purpose does without the rest.
             if answer.refresh_token is not None:
@@ -407,13 +422,13 @@ class Provider:
 
     def device_authorization(self, *, scope: str, resource: str = "", **pkce: str) -> wire.DeviceAuthorization:
         """Begin a device sign-in (RFC 8628 §3.1)."""
-        form = [(name, value) for name, value in (("scope", scope), ("resource", resource), *pkce.items()) if value]
-        return wire.judge_device_authorization(
-            self._post("device_authorization_endpoint", form, "signing in with a device code")
-        )
+        named = {"scope": scope, **self.dialect.resource(resource), **pkce}
+        form = [(name, value) for name, value in named.items() if value]
+        answer = self._post("device_authorization_endpoint", form, "signing in with a device code")
+        return wire.judge_device_authorization(answer, self.dialect)
 
-    def authorization_url(self, **parameters: str | None) -> str:
-        """Where the browser has to go (RFC 6749 §4.1.1)."""
+    def authorization_url(self, *, scope: str = "", resource: str = "", **parameters: str | None) -> str:
+        """Where the browser has to go (RFC 6749 §4.1.1), with what this provider wants besides."""
         # Imported here: importing loginonce must not cost what importing authlib does.
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 
@@ -424,7 +439,11 @@ class Provider:
             self._endpoint("authorization_endpoint", "signing in with a browser"),
             self.client.client_id,
             "code",
-            **{name: value for name, value in parameters.items() if value},
+            **{
+                **self.dialect.authorization(scope_set(scope)),
+                **self.dialect.resource(resource),
+                **{name: value for name, value in {"scope": scope, **parameters}.items() if value},
+            },
         )
         return url
 
@@ -441,7 +460,8 @@ class Provider:
         claims: dict[str, Any] = {}
         if answer.id_token is not None:
             claims = self._id_token(answer.id_token, answer.access_token, nonce, time.time() if at is None else at)
-        if self.server.userinfo_endpoint and "name" not in claims and (claims or "openid" in answer.scope.split()):
+        worthwhile = claims or self.dialect.claims or "openid" in answer.scope.split()
+        if self.server.userinfo_endpoint and "name" not in claims and worthwhile:
             with suppress(LoginonceError):  # it adds a name at best; a sign-in does not fail for it
                 said = self.userinfo(answer.access_token, answer.dpop_key)
                 if not claims or said.get("sub") == claims.get("sub"):  # OIDC Core §5.3.2
@@ -479,7 +499,8 @@ class Provider:
         def get(proof: Mapping[str, str]) -> wire.Answer:
             return self._transport.get(url, {**headers, **proof}, budget=BUDGET)
 
-        return self._json(self._proving("GET", url, get, dpop_key, access_token), "who is signed in")
+        said = self._json(self._proving("GET", url, get, dpop_key, access_token), "who is signed in")
+        return self.dialect.identity(said)
 
     def _json(self, answer: wire.Answer, what: str) -> dict[str, Any]:
         try:
@@ -504,7 +525,7 @@ class Provider:
             answer = self._post("revocation_endpoint", [*form], "revoking a token")
             if answer.status == 200:
                 return True
-            raise wire.error_response(answer, "revocation was refused")
+            raise wire.error_response(answer, "revocation was refused", self.dialect)
         except (LoginonceError, ErrorResponse) as error:
             log.warning("a %s of %s could not be revoked: %s", hint, self._discovery.issuer, error)
             return False
@@ -514,8 +535,10 @@ class Provider:
 
         No ID token goes into it: an address is written to histories and logs.
         """
+        redirect_uri = next(iter(self.client.redirect_uris), self.dialect.redirect_uri)
+        usual = self.dialect.ending(client_id=self.client.client_id, redirect_uri=redirect_uri)
         with suppress(LoginonceError):
-            if url := self.server.end_session_endpoint:
-                query = {"client_id": self.client.client_id, **{k: v for k, v in parameters.items() if v}}
+            if usual is not None and (url := self.server.end_session_endpoint):
+                query = {**usual, **{k: v for k, v in parameters.items() if v}}
                 return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
         return ""

@@ -8,6 +8,11 @@ sign in where a password does, and are in no `Settings`.
 The environment speaks of one login.  Where its issuer or its client is another than the one that was named, its
 scope and account mean something else, and its secrets would be handed to a stranger: only the store counts then.
 
+Whose login it is can be said by a provider's name (`google`, `keycloak`: see `providers`) and what its address is
+made of (`realm`, `tenant`, …) in place of the issuer; or the issuer is recognised.  Either gives the `Dialect`, of
+which a profile can say everything otherwise, and what holds where nobody says: the scope, and the policy's
+`reuse_interval`.
+
 A private key is a file's path, or its text (PEM, JWK), which is meant for the environment and is never saved.
 """
 
@@ -31,6 +36,7 @@ from .address import secure
 from .errors import ConfigurationError
 from .home import config_file, state_folder
 from .model import Secret
+from .providers import ANY, PLACES, Dialect, known, names, recognised
 from .refresh import Policy
 from .stores.base import TokenStore
 from .stores.file import FileStore
@@ -65,7 +71,8 @@ class Settings:
 
     `grant`: how the login comes about ("" = a person signs in).  `server`: metadata known better than the
     provider's documents say it.  `backend`: how a plain JSON back end speaks, which knows no OAuth (see
-    `dialect.read_dialect`).  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
+    `manners.read_manners`).  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
+    `dialect`: how the provider speaks, see `providers`.
     `private_key`: a path, or as a `Secret` the text of a key.  `certificate`, `certificate_key`: paths, the second ""
     where the first file holds both.  `assertion_audience`: see `model.Client`.  `dpop`: bind tokens to a key.
     """
@@ -90,6 +97,7 @@ class Settings:
     token_endpoint_auth_signing_alg: str | None = None
     assertion_audience: str = ""
     dpop: bool = False
+    dialect: Dialect = ANY
 
     @property
     def command(self) -> str:
@@ -97,11 +105,14 @@ class Settings:
         if self.profile:
             return shlex.join(["loginonce", "login", self.profile])
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
+        if self.dialect.name not in (ANY.name, recognised(self.issuer).name):
+            words += ["--provider", self.dialect.name]
+        usual = {**_DEFAULTS, "scope": self.dialect.scope}
         for name in _OPTIONS:
             value = getattr(self, name)
             if name == "private_key":
                 value = key_file(value)
-            if value and value != _DEFAULTS.get(name) and not (self.backend and name == "grant"):
+            if value and value != usual.get(name) and not (self.backend and name == "grant"):
                 words.append(f"--{name.replace('_', '-')}")
                 words += [] if value is True else [public(value) if name == "store" else value]
         if self.backend:
@@ -144,7 +155,7 @@ _FROM_ENVIRONMENT = (
 )  # fmt: skip
 _NOT_OF_A_BACKEND = (
     "client_secret", "token_endpoint_auth_method", "scope", "resource", "redirect_uri", "server", "private_key",
-    "certificate", "certificate_key", "token_endpoint_auth_signing_alg", "assertion_audience", "dpop",
+    "certificate", "certificate_key", "token_endpoint_auth_signing_alg", "assertion_audience", "dpop", "dialect",
 )  # fmt: skip
 _SECRET_TABLES = ("headers", "extra")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -162,14 +173,38 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
     where = "the session"
     if named and "://" in named:
         members["issuer"] = named
+    elif named and named not in (there := profiles()) and named in names():
+        members["provider"] = named
     elif named:
-        members |= {**_profile(named), "profile": named}
+        members |= {**_profile(named, there), "profile": named}
         where = f"the profile {named!r} in {config_file()}"
     members |= {name: value for name, value in given.items() if value not in (None, "", {})}
+    provider = _provider(members, where)
     for name, value in from_environment(members).items():
         if value and members.get(name) in (None, "") and not (members.get("backend") and name in _NOT_OF_A_BACKEND):
             members[name] = value
-    return _checked(members, where=where)
+    if provider is not None and not members.get("issuer"):
+        provider.at({})  # raises, and says what is missing
+    return _checked(members, where=where, provider=provider)
+
+
+def _provider(members: dict[str, Any], where: str) -> Dialect | None:
+    """The provider that is named, if one is; its name and its places become the issuer, where they are all there."""
+    name = members.pop("provider", "") or ""
+    places = {place: members.pop(place) for place in PLACES if place in members}
+    for said, value in {"provider": name, **places}.items():
+        if not isinstance(value, str):
+            raise ConfigurationError(f"{said} of {where} has to be a text")
+    provider = known(name) if name else None
+    if places and (provider is None or members.get("issuer")):
+        why = "the issuer says that already" if members.get("issuer") else "name the provider too: provider=…"
+        raise ConfigurationError(f"{', '.join(places)} of {where} means nothing: {why}")
+    if provider is not None and not members.get("issuer"):
+        # Where nothing is said of its place, the environment may know the issuer.
+        whole = all(provider.places.values()) and "{issuer}" not in provider.issuer
+        if places or whole:
+            members["issuer"] = provider.at(places)
+    return provider
 
 
 def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
@@ -182,12 +217,12 @@ def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _checked(members: dict[str, Any], *, where: str) -> Settings:
-    known = {item.name for item in fields(Settings)}
-    if unknown := set(members) - known:
+def _checked(members: dict[str, Any], *, where: str, provider: Dialect | None = None) -> Settings:
+    settable = {item.name for item in fields(Settings)}
+    if unknown := set(members) - settable:
         raise ConfigurationError(
             f"{where} has members that mean nothing here: {', '.join(sorted(unknown))}.  There are "
-            f"{', '.join(sorted(known - {'profile'}))}"
+            f"{', '.join(sorted({*settable, 'provider', *PLACES} - {'profile'}))}"
         )
     if members.get("backend"):
         members |= {"client_id": members.get("client_id") or "loginonce", "scope": members.get("scope") or ""}
@@ -200,6 +235,7 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
     members["issuer"] = _issuer(members["issuer"], where)
     if backend := members.get("backend"):
         members |= _of_backend(backend, members, where)
+    members["dialect"] = dialect = _dialect(members, provider, where)
     if members.get("grant", "") not in get_args(GrantType):
         raise ConfigurationError(
             f"{members['grant']!r} of {where} is not a grant that can be chosen: there are "
@@ -219,12 +255,19 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         members["store"] = Address(store)
     if members.get("grant") == "client_credentials":
         members.setdefault("scope", "")  # a service is nobody, so it does not ask who it is
+    members["scope"] = dialect.asked(members.get("scope", dialect.scope))
+    if members.get("resource") and not dialect.resource_parameter:
+        raise ConfigurationError(
+            f"{dialect.title} is not told the resource that {where} has: see loginonce providers {dialect.name}"
+        )
     if not isinstance(members.get("server", {}), Mapping):
         raise ConfigurationError(f"the server of {where} has to be a table of RFC 8414 names")
     policy = members.get("policy")
     if isinstance(policy, Mapping):
-        members["policy"] = _policy(policy, where)
-    elif policy is not None and not isinstance(policy, Policy):
+        members["policy"] = _policy({"reuse_interval": dialect.reuse_interval, **policy}, where)
+    elif policy is None:
+        members["policy"] = Policy(reuse_interval=dialect.reuse_interval)
+    elif not isinstance(policy, Policy):
         raise ConfigurationError(f"the policy of {where} has to be a table")
     return Settings(**{name: value for name, value in members.items() if value is not None})
 
@@ -232,7 +275,7 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
 def _of_backend(given: Any, members: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What a back end makes of the other members."""
     # Imported here: most logins are at a provider.
-    from .dialect import read_dialect
+    from .manners import read_manners
 
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"the backend of {where} has to be a table, such as {{ login = '/auth/login' }}")
@@ -245,8 +288,18 @@ def _of_backend(given: Any, members: Mapping[str, Any], where: str) -> dict[str,
             table[name] = Members(
                 {each: Secret(value) if isinstance(value, str) else value for each, value in inner.items()}
             )
-    read_dialect(table, members["issuer"], where)
+    read_manners(table, members["issuer"], where)
     return {"backend": table, "grant": "password"}
+
+
+def _dialect(members: dict[str, Any], provider: Dialect | None, where: str) -> Dialect:
+    dialect = provider or recognised(members["issuer"])
+    said = members.get("dialect")
+    if isinstance(said, Dialect):
+        return said
+    if said is not None and not isinstance(said, Mapping):
+        raise ConfigurationError(f"the dialect of {where} has to be a table: see loginonce providers")
+    return dialect.but(said, where) if said else dialect
 
 
 def key_or_path(given: str | None) -> str:
@@ -329,13 +382,13 @@ def _hidden(profile: dict[str, Any]) -> Members:
     return Members({name: Members(value) if isinstance(value, dict) else value for name, value in profile.items()})
 
 
-def _profile(name: str) -> dict[str, Any]:
-    found = profiles()
+def _profile(name: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if name not in found:
         there = f"there are {', '.join(sorted(found))}" if found else "there are none yet"
         raise ConfigurationError(
             f"there is no profile {name!r} in {config_file()} ({there}).  Make it with: "
-            f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID"
+            f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID, or name a provider: see loginonce "
+            "providers"
         )
     profile, backend = found[name], found[name].get("backend")
     by_header = isinstance(backend, Mapping) and "headers" in backend
@@ -447,7 +500,9 @@ def _with_store(text: str, profile: str, address: str) -> str:
 
 
 def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
-    present = _checked({**there, "profile": made.profile}, where=f"the profile {made.profile!r} in {path}")
+    where = f"the profile {made.profile!r} in {path}"
+    members = {**there, "profile": made.profile}
+    present = _checked(members, where=where, provider=_provider(members, where))
     if _without_secrets(present) != _without_secrets(made):
         raise ConfigurationError(
             f"there is another profile {made.profile!r} already: edit it in {path}, or choose another name"
@@ -483,7 +538,10 @@ def _alone(path: Path) -> Iterator[None]:
 def _table(made: Settings) -> str:
     made = _without_secrets(made)
     members: dict[str, Any] = {name: getattr(made, name) for name in (*_TEXTS, "dpop")}
-    standard = Policy()
+    if made.dialect.name != recognised(made.issuer).name:
+        members["provider"] = made.dialect.name
+    members["dialect"] = made.dialect.changes()
+    standard = Policy(reuse_interval=made.dialect.reuse_interval)
     members["server"] = dict(made.server)
     members["backend"] = made.backend
     members["policy"] = {

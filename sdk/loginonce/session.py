@@ -37,6 +37,20 @@ from .transport import Route, Transport
 from .wire import Members
 
 if TYPE_CHECKING:
+
+    class Place(TypedDict, total=False):
+        """What a known provider's address is made of (see `providers`)."""
+
+        host: str
+        domain: str
+        realm: str
+        tenant: str
+        application: str
+        authorization_server: str
+        region: str
+        pool: str
+        project: str
+
     from .environment import Environment
     from .login.flow import Presenter
     from .login.signin import SignIn
@@ -102,8 +116,10 @@ class Session(requests.Session):
         lab.login()
         lab.get("https://api.example.org/runs")
 
-    The first argument is an issuer, or the name of a profile; without one the environment says which (see
-    `config`).  `store` is a `TokenStore` or its address; `origins` names further origins, such as
+    The first argument is an issuer, or the name of a profile or of a provider (`Session("google", client_id=…)`,
+    `Session("keycloak", host="id.example.org", realm="lab", client_id=…)`, see `providers`); without one the
+    environment says which (see `config`).  `issuer` and `provider` say the same by name, and `dialect` what that
+    provider does otherwise.  `store` is a `TokenStore` or its address; `origins` names further origins, such as
     "https://files.example.org", to which a redirect may take the token; `server` overrides what the provider
     says of itself (RFC 8414 names); `backend` says how a plain JSON back end speaks, which knows no OAuth, and the
     first argument is its base address then; `policy` says how the login is renewed.  Raises `ConfigurationError`.
@@ -138,6 +154,10 @@ class Session(requests.Session):
         server: Mapping[str, Any] | None = None,
         backend: Mapping[str, Any] | None = None,
         policy: Policy | None = None,
+        issuer: str | None = None,
+        provider: str | None = None,
+        dialect: Mapping[str, Any] | None = None,
+        **place: Unpack[Place],
     ) -> None:
         super().__init__()
         # Also in a traceback through here.
@@ -163,6 +183,10 @@ class Session(requests.Session):
             server=server,
             backend=backend,
             policy=policy,
+            issuer=issuer,
+            provider=provider,
+            dialect=dialect,
+            **place,
         )
         self._build(made, store if isinstance(store, TokenStore) else None, frozenset(map(origin, origins)))
 
@@ -188,11 +212,11 @@ class Session(requests.Session):
         if made.backend:
             # Imported here: most logins are at a provider.
             from .backend import Backend
-            from .dialect import read_dialect
+            from .manners import read_manners
 
-            provider = Backend(made.issuer, read_dialect(made.backend, made.issuer, "the session"), client, transport)
+            provider = Backend(made.issuer, read_manners(made.backend, made.issuer, "the session"), client, transport)
         else:
-            discovery = Discovery(made.issuer, made.server, state_folder() / "servers")
+            discovery = Discovery(made.issuer, made.server, state_folder() / "servers", dialect=made.dialect)
             provider = Provider(discovery, client, transport, dpop=made.dpop)
         self.source = LoginSource(
             GrantKey(made.issuer, made.client_id, made.account),

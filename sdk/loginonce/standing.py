@@ -28,6 +28,7 @@ class Standing:
 
     profile: str | None
     issuer: str = ""
+    provider: str = ""
     client_id: str = ""
     account: str = ""
     scope: str = ""
@@ -55,6 +56,7 @@ class Standing:
             "state": f"{self.state.replace('_', ' ')}{f': {self.problem}' if self.problem else ''}",
             "who": who,
             "issuer": self.issuer,
+            "at": self.provider,
             "client": self.client_id,
             "account": self.account,
             "scope": self.scope,
@@ -176,6 +178,7 @@ def _standing(session: Session, want: Want, grant: Grant | None, now: float, *, 
     standing = Standing(
         None,
         issuer=want.key.issuer,
+        provider=dialect.title if (dialect := session.settings.dialect).name != "any" else "",
         client_id=want.key.client_id,
         account=want.key.account,
         scope=grant.scope if grant and grant.scope else session.settings.scope,

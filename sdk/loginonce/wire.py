@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeAlias
@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 from .address import web_address
 from .errors import ErrorResponse, InvalidGrant, ProtocolError
 from .model import AuthorizationServer, Secret, TokenSet
+from .providers import ANY, Dialect
 
 __all__ = [
     "DEVICE_CODE_GRANT_TYPE",
@@ -87,7 +88,7 @@ class TokenAnswer:
     """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said.
 
     `dpop_key` is the key that the tokens were asked for with (RFC 9449), where one was.  `claims`: whose tokens they
-    are, where the answer itself says so: only a back end's does (see `dialect`).
+    are, where the answer itself says so: only a back end's does (see `manners`).
     """
 
     access_token: Secret
@@ -178,8 +179,7 @@ Reply: TypeAlias = Granted | Refused | Unsent | Lost | Busy | Misconfigured
 _REFUSALS = frozenset(
     {
         "invalid_grant",  # RFC 6749 §5.2
-        "bad_refresh_token",  # GitHub, with HTTP 200
-        "invalid_request",  # Dex, for replay and for expiry; and the same request would be wrong again
+        "invalid_request",  # the same request would be wrong again
         "invalid_token",
         "expired_token",
         "access_denied",
@@ -204,23 +204,27 @@ _NOT_NOW = frozenset({"temporarily_unavailable", "slow_down", "too_many_requests
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
-def judge_refresh(answer: Answer, now: float) -> Reply:
-    """What an answer to a refresh request means for the login (RFC 6749 §5, §6; DESIGN 4, step 7)."""
+def judge_refresh(answer: Answer, now: float, dialect: Dialect = ANY) -> Reply:
+    """What an answer to a refresh request means for the login (RFC 6749 §5, §6; DESIGN 4, step 7).
+
+    `dialect`: in whose words an error may be told.
+    """
     status = answer.status
     content = _json_object(answer.body)
-    said = _error_members(content) if content is not None else None
+    said = _error_members(content, dialect) if content is not None else None
     what = _describe(status, said)
     if status in (429, 503):
         return Busy(what, _retry_after(answer.headers, now))
-    if said is not None and said.error in _NOT_NOW:
+    if said is not None and (said.error in _NOT_NOW or said.error in dialect.deferrals):
         return Busy(what, _retry_after(answer.headers, now))
     if status >= 500 or status == 408:
         return Lost(what, answered=True)
     if said is not None and (200 <= status < 300 or status in (400, 401, 403)):
-        if said.error in _REFUSALS:
+        if said.error in _REFUSALS or said.error in dialect.refusals:
             return Refused(said.error, what)
+        ours = said.error in _OUR_FAULT or said.error in dialect.objections or status in (401, 403)
         # A word that no RFC knows is no verdict: a gateway's "Forbidden" is about us, the rest about nothing.
-        return Misconfigured(said.error, what) if said.error in _OUR_FAULT or status in (401, 403) else Lost(what)
+        return Misconfigured(said.error, what) if ours else Lost(what)
     if 200 <= status < 300:
         granted = _token_answer(content)
         return granted if isinstance(granted, Lost) else Granted(granted)
@@ -231,25 +235,26 @@ def judge_refresh(answer: Answer, now: float) -> Reply:
     return Lost(what, answered=True)  # a redirect, a page of HTML: not a word of OAuth
 
 
-def judge_token(answer: Answer) -> TokenAnswer:
+def judge_token(answer: Answer, dialect: Dialect = ANY) -> TokenAnswer:
     """The tokens in an answer to any other grant.
 
     Raises `InvalidGrant`, `ErrorResponse` or `ProtocolError`.
     """
     content = _json_object(answer.body)
-    if not 200 <= answer.status < 300 or (content is not None and _error_members(content)):
-        raise error_response(answer, "the provider refused the token request")
+    if not 200 <= answer.status < 300 or (content is not None and _error_members(content, dialect)):
+        raise error_response(answer, "the provider refused the token request", dialect)
     granted = _token_answer(content)
     if isinstance(granted, Lost):
         raise ProtocolError(granted.detail)
     return granted
 
 
-def error_response(answer: Answer, what: str) -> ErrorResponse:
+def error_response(answer: Answer, what: str, dialect: Dialect = ANY) -> ErrorResponse:
     """The error that an answer holds, for people (RFC 6749 §5.2)."""
     content = _json_object(answer.body)
-    said = (_error_members(content) if content is not None else None) or _Said("", "", "")
-    kind = InvalidGrant if said.error in ("invalid_grant", "bad_refresh_token", "expired_token") else ErrorResponse
+    said = (_error_members(content, dialect) if content is not None else None) or _Said("", "", "")
+    over = said.error in ("invalid_grant", "expired_token") or said.error in dialect.refusals
+    kind = InvalidGrant if over else ErrorResponse
     return kind(
         f"{what}: {_describe(answer.status, said)}",
         error=said.error,
@@ -272,15 +277,19 @@ class _Said(NamedTuple):
     uri: str
 
 
-def _error_members(content: Mapping[str, Any]) -> _Said | None:
-    error = content.get("error")
-    if not isinstance(error, str) or not error:
+def _error_members(content: Mapping[str, Any], dialect: Dialect = ANY) -> _Said | None:
+    error = _first(content, dialect.error_members)
+    if not error:
         return None
     return _Said(
         for_people(error, 80),
-        for_people(content.get("error_description"), 300),
+        for_people(_first(content, dialect.description_members), 300),
         for_people(content.get("error_uri"), 300),
     )
+
+
+def _first(content: Mapping[str, Any], names: Iterable[str]) -> str:
+    return next((value for name in names if isinstance(value := content.get(name), str) and value), "")
 
 
 def for_people(value: object, length: int) -> str:
@@ -438,15 +447,15 @@ class DeviceAuthorization:
     interval: float
 
 
-def judge_device_authorization(answer: Answer) -> DeviceAuthorization:
+def judge_device_authorization(answer: Answer, dialect: Dialect = ANY) -> DeviceAuthorization:
     """What to show the person, and how often to ask.
 
     Raises `ErrorResponse` or `ProtocolError`.  No `interval` means five seconds (RFC 8628 §3.2); Google
     calls the address `verification_url`.
     """
     content = _json_object(answer.body)
-    if content is None or not 200 <= answer.status < 300 or _error_members(content):
-        raise error_response(answer, "the provider did not begin a device sign-in")
+    if content is None or not 200 <= answer.status < 300 or _error_members(content, dialect):
+        raise error_response(answer, "the provider did not begin a device sign-in", dialect)
     uri = content.get("verification_uri") or content.get("verification_url")
     device_code, user_code = _secret(content, "device_code"), _secret(content, "user_code")
     if not isinstance(uri, str) or device_code is None or user_code is None:

@@ -30,8 +30,8 @@ INTERRUPTIBLE = [
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from loginonce.cli import main; main()",
 ]
 MEMBERS = {
-    "profile", "issuer", "client_id", "account", "scope", "state", "reason", "problem", "subject", "name", "has_token",
-    "expires_at", "expires_in", "renews", "renewing", "failure", "store",
+    "profile", "issuer", "provider", "client_id", "account", "scope", "state", "reason", "problem", "subject", "name",
+    "has_token", "expires_at", "expires_in", "renews", "renewing", "failure", "store",
 }  # fmt: skip
 
 

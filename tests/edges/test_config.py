@@ -15,6 +15,7 @@ import pytest
 from loginonce.config import Settings, add_profile, open_store, profiles, settings
 from loginonce.errors import ConfigurationError, StoreError
 from loginonce.model import GrantKey, Secret
+from loginonce.providers import known
 from loginonce.refresh import Policy
 from loginonce.session import Session
 from loginonce.stores.remote import completed
@@ -62,7 +63,7 @@ def test_the_environment_fills_what_nobody_said(lab: Settings, monkeypatch: pyte
 def test_the_environment_alone_describes_a_login(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ISSUER": ISSUER + "/", "CLIENT_ID": "cron", "SCOPE": "runs", "ACCOUNT": "night"}.items():
         monkeypatch.setenv(f"LOGINONCE_{name}", value)
-    assert settings() == Settings(ISSUER, "cron", scope="runs", account="night")
+    assert settings() == Settings(ISSUER, "cron", scope="runs", account="night", dialect=known("keycloak"))
 
 
 def test_the_environment_names_the_profile_only_where_the_caller_names_nothing(

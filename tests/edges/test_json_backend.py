@@ -24,13 +24,13 @@ from loginonce import ConfigurationError, ErrorResponse, InvalidGrant, LoginFail
 from loginonce.backend import Backend
 from loginonce.cli import commands
 from loginonce.config import add_profile, settings
-from loginonce.dialect import Place
 from loginonce.doctor.login import check_sign_in
 from loginonce.doctor.provider import ask, check_network, check_provider, known_server
 from loginonce.environment import Environment
 from loginonce.login import signin
 from loginonce.login.flow import Progress, Prompt
 from loginonce.login.text import TextPresenter
+from loginonce.manners import Place
 from loginonce.notebook import html
 from loginonce.terminal import TerminalPresenter
 from loginonce.testing import FakeProvider, Fault
@@ -151,8 +151,8 @@ def test_the_profile_in_the_readme_is_understood(loginonce_home: Path) -> None:
     (loginonce_home / "config.toml").write_text(block)
     provider = Session("shop").source.provider
     assert isinstance(provider, Backend)
-    assert provider.dialect.refresh == Place("PUT", f"{BASE}/auth/token")
-    assert provider.dialect.refused == {401, "token_revoked"}
+    assert provider.manners.refresh == Place("PUT", f"{BASE}/auth/token")
+    assert provider.manners.refused == {401, "token_revoked"}
 
 
 # ── a session ────────────────────────────────────────────────────────────────────────────────────────────

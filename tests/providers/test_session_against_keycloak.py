@@ -108,6 +108,7 @@ def spend(keycloak: Keycloak, token: str) -> requests.Response:
 # ── sign in ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.provider("keycloak", "sign in")
 def test_a_person_signs_in_with_a_browser(keycloak: Keycloak, lab: loginonce.Session, screen: AtTheScreen) -> None:
     account = lab.login(flow="browser")
     assert (account.subject, account.name, account.renews) == (keycloak.user_id, "Ada Lovelace", True)
@@ -230,6 +231,7 @@ def test_roles_in_the_id_token_are_at_hand_and_follow_each_renewal(keycloak: Key
 # ── refresh and rotation ─────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.provider("keycloak", "refresh", "rotation")
 def test_a_login_outlives_its_expiries_and_each_refresh_token_is_sent_once(
     keycloak: Keycloak, lab: loginonce.Session, screen: AtTheScreen
 ) -> None:
@@ -319,6 +321,7 @@ def test_a_lost_answer_costs_one_login_and_no_more_than_two_sends(
 
 
 @pytest.mark.hazard(1)
+@pytest.mark.provider("keycloak", "grace")
 def test_a_lost_answer_costs_nothing_where_keycloak_accepts_a_token_once_more(
     relayed_keycloak: Keycloak, relay: Relay, crowd_at: Callable[..., Crowd]
 ) -> None:
@@ -335,6 +338,7 @@ def test_a_lost_answer_costs_nothing_where_keycloak_accepts_a_token_once_more(
 # ── log out ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.provider("keycloak", "log out")
 def test_a_log_out_ends_the_login_at_keycloak(keycloak: Keycloak, lab: loginonce.Session, screen: AtTheScreen) -> None:
     lab.login(flow="browser")
     token, bearer = refresh_token(lab), lab.source.token().access_token
@@ -410,6 +414,7 @@ def _quicker_thief(keycloak: Keycloak, lab: loginonce.Session, person: Person) -
     ],
 )
 @pytest.mark.hazard(28)
+@pytest.mark.provider("keycloak", "ended elsewhere")
 def test_ten_processes_at_work_are_told_that_the_login_has_ended_and_one_login_revives_all(
     keycloak: Keycloak,
     lab: loginonce.Session,

@@ -60,6 +60,7 @@ NONE = {"token_requests": 0, "refreshes_ok": 0, "refusals": 0, "replays": 0}
 # ── signing in ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.provider("any", "sign in")
 def test_a_person_signs_in_with_a_browser(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_service_uses_its_own_secret(oidc_provider: OidcProvider, loginonce_ho
 # ── staying signed in ────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.provider("any", "refresh", "rotation")
 def test_a_login_outlives_five_expiries(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen
 ) -> None:
@@ -234,6 +236,7 @@ def test_one_of_64_threads_renews_for_all(
 # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.provider("any", "log out")
 def test_a_log_out_revokes_the_refresh_token(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen
 ) -> None:
@@ -266,6 +269,7 @@ def test_the_provider_session_ends_where_the_log_out_says(
 
 @pytest.mark.parametrize("size", [4])
 @pytest.mark.hazard(28)
+@pytest.mark.provider("any", "ended elsewhere")
 def test_a_session_ended_at_the_provider_is_told_to_each_process_once_and_a_login_revives_all(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen, gather: Gather, size: int
 ) -> None:
@@ -294,6 +298,7 @@ def test_a_session_ended_at_the_provider_is_told_to_each_process_once_and_a_logi
 
 
 @pytest.mark.hazard(1)
+@pytest.mark.provider("any", "grace")
 def test_a_lost_answer_costs_one_login_and_no_more_than_two_sends(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen
 ) -> None:

@@ -86,7 +86,7 @@ def test_what_is_no_success_is_told_from_an_answer_that_may_have_been_one(answer
         pytest.param(told(200, tokens(token_type="DPoP")), Granted, id="odd type: saved first"),
         pytest.param(told(200, tokens(error="")), Granted, id="an empty error is none"),
         pytest.param(told(200, tokens(error=None) | {"error": None}), Granted, id="a null error is none"),
-        pytest.param(told(200, {"error": "bad_refresh_token", "error_description": "…"}), Refused, id="GitHub: 200"),
+        pytest.param(told(200, {"error": "invalid_grant", "error_description": "…"}), Refused, id="an error with 200"),
         pytest.param(told(400, {"error": "invalid_grant"}), Refused, id="invalid_grant"),
         pytest.param(
             told(400, {"error": "invalid_grant", "error_description": "Stale token"}), Refused, id="Keycloak: stale"
@@ -333,7 +333,7 @@ def test_a_refresh_token_ends_when_the_provider_says_so(life: float | None, end:
     ("answer", "kind"),
     [
         (told(400, {"error": "invalid_grant"}), InvalidGrant),
-        (told(200, {"error": "bad_refresh_token"}), InvalidGrant),
+        (told(200, {"error": "expired_token"}), InvalidGrant),
         (told(400, {"error": "expired_token"}), InvalidGrant),
         (told(400, {"error": "authorization_pending"}), ErrorResponse),
         (told(400, {"error": "access_denied"}), ErrorResponse),

@@ -15,8 +15,8 @@ import pytest
 from scripted import Scripted, answer, saying
 
 from loginonce.backend import Backend
-from loginonce.dialect import read_dialect
 from loginonce.errors import ErrorResponse, InvalidGrant, LoginRequired, TransportError
+from loginonce.manners import read_manners
 from loginonce.model import Client, Grant, GrantKey, Secret
 from loginonce.refresh import Policy, grant_of_login
 from loginonce.source import LoginSource
@@ -30,7 +30,7 @@ KEY = GrantKey("https://shop.example.org", "notebook")
 
 def spoken(base: str, **table: Any) -> Backend:
     whole = {"login": "/auth/login", "refresh": "/auth/refresh", "logout": "/auth/logout", **table}
-    return Backend(base, read_dialect(whole, base, "the test"), Client("notebook"))
+    return Backend(base, read_manners(whole, base, "the test"), Client("notebook"))
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_back_end_that_is_out_of_order_says_nothing_of_the_password(serve: Ser
 def test_it_shows_its_address_and_no_more(fake_provider: FakeProvider) -> None:
     backend = spoken(fake_provider.issuer, headers={"X-Key": "canary"})
     assert repr(backend) == f"Backend('{fake_provider.issuer}')"
-    assert "canary" not in repr(backend.dialect)
+    assert "canary" not in repr(backend.manners)
     assert backend.server.grant_types_supported == ("password",)
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,6 +23,7 @@ from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceErr
 from ..home import config_file
 from ..login.text import good_for
 from ..model import Account, scope_set
+from ..providers import known, names, recognised
 from ..session import Session, presenter_here
 from ..text import moment, plain, say
 from ..wire import Members
@@ -139,6 +140,10 @@ def _complete(_context: click.Context, _parameter: click.Parameter, incomplete: 
     return []
 
 
+def _complete_provider(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in names() if name.startswith(incomplete)]
+
+
 _FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _PROFILE = click.argument("profile", required=False, shell_complete=_complete)
 
@@ -155,6 +160,8 @@ def loginonce() -> None:
 @loginonce.command()
 @_PROFILE
 @click.option("--issuer", metavar="ADDRESS", help="The provider's address.")
+@click.option("--provider", metavar="NAME", help="A provider that is known by name; see: loginonce providers.")
+@click.option("--at", metavar="WHAT=WHERE", multiple=True, help="Where it is, such as --at realm=lab.")
 @click.option("--client-id", metavar="ID", help="Who this program is to the provider.")
 @click.option("--private-key", type=_FILE, help="The client's private key, as PEM or JWK (private_key_jwt).")
 @click.option("--certificate", type=_FILE, help="The client's certificate, for mutual TLS.")
@@ -181,9 +188,9 @@ def loginonce() -> None:
 def login(profile: str | None, *, as_json: bool, qr: bool, **options: Any) -> None:
     """Sign in, if nobody has yet.
 
-    With --issuer and --client-id a new PROFILE is made of it, once the sign-in has worked.  A secret never
-    comes by an option: by standard input, by LOGINONCE_CLIENT_SECRET or LOGINONCE_PASSWORD, or typed where it does
-    not show.
+    With --issuer (or --provider) and --client-id a new PROFILE is made of it, once the sign-in has worked.  A
+    PROFILE that is called as a provider is one there: loginonce login google --client-id ID.  A secret never comes by
+    an option: by standard input, by LOGINONCE_CLIENT_SECRET or LOGINONCE_PASSWORD, or typed where it does not show.
     """
     presenter = _Witness(_JsonPresenter() if as_json else presenter_here(detect(), qr=qr))
     try:
@@ -214,11 +221,16 @@ def _login(
     client_secret_stdin: bool,
     refresh_token_stdin: bool,
     backend: str | None,
+    provider: str | None,
+    at: tuple[str, ...],
     **given: Any,
 ) -> None:
     asked: dict[str, Any] = {name: value for name, value in given.items() if value}
     if backend:
         asked["backend"] = _table(backend)
+    if provider is None and "issuer" not in asked and profile in names() and profile not in profiles():
+        provider = profile
+    asked |= _placed(provider, at, asked.get("issuer"))
     if client_secret_stdin and refresh_token_stdin:
         raise click.UsageError("only one secret comes by standard input; the other by LOGINONCE_CLIENT_SECRET")
     new = _is_new(profile, asked)
@@ -266,6 +278,22 @@ def _table(backend: str) -> Members:
     return Members(table)
 
 
+def _placed(provider: str | None, at: tuple[str, ...], issuer: str | None) -> dict[str, str]:
+    """What a provider's name, and where it is, say of its issuer; and the name, where the issuer does not tell."""
+    if provider is None:
+        if at:
+            raise click.UsageError("--at says where a provider is: name it too, by --provider")
+        return {}
+    if at and issuer:
+        raise click.UsageError("--at and --issuer both say where the provider is")
+    pairs = [pair.partition("=") for pair in at]
+    if odd := [name for name, equals, _ in pairs if not equals]:
+        raise click.UsageError(f"--at {odd[0]} has no value: write --at {odd[0]}=…")
+    found = issuer or known(provider).at({name: value for name, _, value in pairs})
+    named = {} if recognised(found).name == known(provider).name else {"provider": provider}
+    return {"issuer": found, **named}
+
+
 def _is_new(profile: str | None, asked: dict[str, Any]) -> bool:
     """Whether this sign-in makes a profile."""
     if profile is None or "://" in profile or not asked.get("issuer") or profile in profiles():
@@ -284,9 +312,10 @@ def _refuse_other_settings(profile: str | None, asked: dict[str, Any]) -> None:
             raise click.UsageError(f"two issuers are given: {name} and {asked['issuer']}")
         return
     there = settings(name)
-    other = [option for option, value in asked.items() if not _same(option, value, getattr(there, option))]
+    present = {option: there.dialect.name if option == "provider" else getattr(there, option) for option in asked}
+    other = [option for option, value in asked.items() if not _same(option, value, present[option])]
     if other:
-        told = ", ".join(f"{option} = {getattr(there, option)!r}" for option in other)
+        told = ", ".join(f"{option} = {present[option]!r}" for option in other)
         raise click.UsageError(
             f"the profile {name!r} has {told}: edit it in {config_file()}, or make one of another name"
         )
@@ -448,6 +477,8 @@ def logout(profile: str | None) -> None:
     say(f"Signed out of {session.source.key}")
     if not revoked:
         say("The provider has not confirmed that it ended the login: a copied token may work until it expires")
+        if page := session.settings.dialect.withdraw:
+            say(f"To take back what was granted, open {page}")
     if end_session_url:
         say(f"The browser may still be signed in; to end that too, open {end_session_url}")
 
@@ -580,12 +611,34 @@ def _can_show(text: str) -> bool:
 def list_profiles() -> None:
     """Name the profiles, one a line, each with its issuer and client."""
     found = profiles()
-    rows = [(name, str(made.get("issuer", "")), str(made.get("client_id", ""))) for name, made in sorted(found.items())]
+    rows = [
+        (name, str(made.get("issuer") or made.get("provider", "")), str(made.get("client_id", "")))
+        for name, made in sorted(found.items())
+    ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for row in rows:
         print("  ".join(plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if not rows:
         say("There is no profile yet.  Make one with: loginonce login NAME --issuer ADDRESS --client-id ID")
+
+
+@loginonce.command("providers")
+@click.argument("name", required=False, shell_complete=_complete_provider)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, or a list of them.")
+def list_providers(name: str | None, *, as_json: bool) -> None:
+    """Name the providers that are known, or say what is known of one, from where, and how its profile looks."""
+    # Imported here: no other command needs it.
+    from .facts import facts
+
+    found = [known(each) for each in ([name] if name else names())]
+    if as_json:
+        told = [asdict(dialect) for dialect in found]
+        print(json.dumps(told[0] if name else told, indent=2))
+    elif name:
+        print("\n".join(facts(found[0], width=shutil.get_terminal_size().columns if sys.stdout.isatty() else 100)))
+    else:
+        for dialect in found:
+            print(f"{dialect.name:<10}  {dialect.title}")
 
 
 # ── seeing it work ───────────────────────────────────────────────────────────────────────────────────────

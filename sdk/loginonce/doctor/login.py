@@ -29,7 +29,7 @@ def check_settings(made: Settings) -> Finding:
     profile = profiles().get(made.profile, {})
     used = [name for name in _OTHERS if os.environ.get(f"LOGINONCE_{name}")]
     idle: list[str] = []
-    counted = from_environment(profile or {"issuer": made.issuer})
+    counted = from_environment({**profile, "issuer": made.issuer})
     for name in _OF_THE_LOGIN:
         if os.environ.get(f"LOGINONCE_{name}", "").strip():
             counts = counted.get(name.lower()) and not profile.get(name.lower())
@@ -140,7 +140,8 @@ def check_renewal(made: Settings, grant: Grant | None) -> Finding:
     if made.grant == "client_credentials":
         return found("renewal", "a service asks anew each time: an answer that is lost costs nothing")
     if grant is not None and grant.state in ("ACTIVE", "SPENDING") and not grant.spendable:
-        scope = "" if "offline_access" in grant.scope.split() else "; the scope offline_access may bring one"
+        asked = made.dialect.offline != "scope" or "offline_access" in grant.scope.split()
+        scope = "" if asked else "; the scope offline_access may bring one"
         return found("renewal", f"the provider gave no refresh token: a person signs in each time{scope}")
     said = f"reuse_interval {policy.reuse_interval:g} s, lost = {policy.lost}"
     return found("renewal", f"an answer lost {_costs(policy)} ({said})")

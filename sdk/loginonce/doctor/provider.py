@@ -19,9 +19,9 @@ from ..address import on_this_machine
 from ..backend import Backend
 from ..client import Discovery, Provider
 from ..config import Settings
-from ..dialect import read_dialect
 from ..errors import LoginonceError, TransportError
 from ..home import state_folder
+from ..manners import read_manners
 from ..model import AuthorizationServer, Client, Grant
 from ..text import duration, moment
 from ..transport import NeverSent, Transport
@@ -83,7 +83,8 @@ def ask(made: Settings, seconds: float) -> Heard:
             transport.get(made.issuer, budget=seconds)
             heard.server = known_server(made)
             return heard
-        heard.server = Provider(Discovery(made.issuer, made.server), Client(made.client_id), transport).server
+        discovery = Discovery(made.issuer, made.server, dialect=made.dialect)
+        heard.server = Provider(discovery, Client(made.client_id), transport).server
     except LoginonceError as error:
         heard.error = error
     return heard
@@ -92,8 +93,8 @@ def ask(made: Settings, seconds: float) -> Heard:
 def known_server(made: Settings) -> AuthorizationServer | None:
     """What is kept of the provider's metadata here, however old."""
     if made.backend:
-        return Backend(made.issuer, read_dialect(made.backend, made.issuer, "it"), Client(made.client_id)).server
-    kept = Discovery(made.issuer, made.server, state_folder() / "servers", float("inf"))
+        return Backend(made.issuer, read_manners(made.backend, made.issuer, "it"), Client(made.client_id)).server
+    kept = Discovery(made.issuer, made.server, state_folder() / "servers", float("inf"), made.dialect)
     try:
         return Provider(kept, Client(made.client_id), _Silent()).server
     except LoginonceError:
@@ -182,7 +183,8 @@ def check_provider(made: Settings, heard: Heard | None, kept: AuthorizationServe
         server.authorization_endpoint or server.device_authorization_endpoint
     ):
         return wrong("provider", f"it offers a person no way to sign in: {there}", "Check the issuer address")
-    return found("provider", f"its issuer matches; offers {there}{lacks}")
+    whose = "" if made.dialect.name == "any" else f"{made.dialect.title}: "
+    return found("provider", f"{whose}its issuer matches; offers {there}{lacks}")
 
 
 def check_clock(heard: Heard | None, grant: Grant | None, now: float) -> Finding:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from ..client import Provider
 from ..errors import ConfigurationError, ErrorResponse, LoginFailed, ProtocolError
 from ..model import Secret, scope_set
+from ..providers import ANY
 from ..wire import judge_redirect, require_state
 from .flow import Prompt, SignedIn, Waiter
 
@@ -30,7 +31,7 @@ __all__ = ["DEFAULT_REDIRECT_URI", "BrowserFlow"]
 
 log = logging.getLogger("loginonce")
 
-DEFAULT_REDIRECT_URI = "http://127.0.0.1/callback"
+DEFAULT_REDIRECT_URI = ANY.redirect_uri
 """Without a port: any free one (RFC 8252 §7.3).  The address, not `localhost`, which may lead elsewhere."""
 
 
@@ -66,8 +67,6 @@ class _Request:
             nonce=nonce if "openid" in scopes else None,
             code_challenge=create_s256_code_challenge(verifier),
             code_challenge_method="S256",
-            # OIDC Core §11: offline access is given only where consent is asked for.
-            prompt="consent" if "offline_access" in scopes else None,
             resource=resource,
         )
         return cls(provider, redirect_uri, state, nonce if "openid" in scopes else "", verifier, url)

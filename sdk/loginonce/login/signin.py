@@ -40,7 +40,7 @@ from ..refresh import grant_of_login, shortfall
 from ..source import LoginSource
 from ..text import plain
 from ..wire import Members
-from .browser import DEFAULT_REDIRECT_URI, BrowserFlow
+from .browser import BrowserFlow
 from .choose import FlowName, choose, require_typist
 from .device import DeviceFlow
 from .flow import ClientCredentialsFlow, HandedFlow, LoginFlow, PasswordFlow, Presenter, Progress, Prompt, SignedIn
@@ -432,7 +432,7 @@ class SignIn:
         if named == "device":
             way = DeviceFlow(provider, scope, resource)
         else:
-            redirect_uri = self._made.redirect_uri or DEFAULT_REDIRECT_URI
+            redirect_uri = self._made.redirect_uri or provider.dialect.redirect_uri
             way = BrowserFlow(provider, scope, resource, redirect_uri)
             # A presenter with a field for the address can offer both ways back.
             way.receive = named == "browser" or not self._types

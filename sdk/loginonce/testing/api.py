@@ -59,7 +59,8 @@ class _API:
         except _ChallengeError as challenge:
             return challenge.response()
         claims = self._provider.claims.get(family.user, {}) if family.user else {}
-        return jsonify({"sub": family.subject} | claims)
+        names = self._provider.userinfo_names
+        return jsonify({names.get(name, name): value for name, value in ({"sub": family.subject} | claims).items()})
 
     def call(self, path: str = "") -> AnyResponse:
         """Any path below /api/."""

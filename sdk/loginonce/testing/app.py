@@ -46,30 +46,42 @@ def _add_metadata(app: Flask, provider: "FakeProvider") -> None:
             "scopes_supported": _SCOPES,
         }
 
+    @app.before_request
+    def is_published() -> AnyResponse | None:
+        if provider.metadata or not request.path.startswith("/.well-known/"):
+            return None
+        provider.events.add("discovery", detail="not published")
+        return Response("not found", 404)
+
     @app.get("/.well-known/openid-configuration")
     def openid_configuration() -> Json:
         provider.events.add("discovery", detail="openid-configuration")
         at = provider.issuer
-        return common() | {
-            "userinfo_endpoint": f"{at}/userinfo",
-            "end_session_endpoint": f"{at}/end_session",
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": [provider.id_token_alg],
-            "claims_supported": ["sub", "name", "email", "preferred_username", "roles", "groups"],
-            "prompt_values_supported": ["none", "login"],
-        }
+        end_session = {} if provider.end_session == "absent" else {"end_session_endpoint": f"{at}/end_session"}
+        return (
+            common()
+            | end_session
+            | {
+                "userinfo_endpoint": f"{at}/userinfo",
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": [provider.id_token_alg],
+                "claims_supported": ["sub", "name", "email", "preferred_username", "roles", "groups"],
+                "prompt_values_supported": ["none", "login"],
+            }
+        )
 
     @app.get("/.well-known/oauth-authorization-server")
     def oauth_authorization_server() -> Json:
         provider.events.add("discovery", detail="oauth-authorization-server")
         at = provider.issuer
         document = common() | {
-            "device_authorization_endpoint": f"{at}/device_authorization",
             "grant_types_supported": GRANT_TYPES,
             "code_challenge_methods_supported": ["S256"],
             "token_endpoint_auth_methods_supported": ADVERTISED_METHODS,
             "token_endpoint_auth_signing_alg_values_supported": ["RS256", "ES256", "HS256"],
         }
+        if provider.device:
+            document["device_authorization_endpoint"] = f"{at}/device_authorization"
         if provider.authorization_response_iss:
             document["authorization_response_iss_parameter_supported"] = True
         if provider.revocation != "absent":
@@ -102,6 +114,8 @@ def _add_client_endpoints(app: Flask, server: Server) -> None:
 
     @app.post("/device_authorization")
     def device_authorization() -> AnyResponse:
+        if not provider.device:
+            return Response("not found", 404)
         response: AnyResponse = server.create_endpoint_response("device_authorization")
         return response
 

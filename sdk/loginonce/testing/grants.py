@@ -7,6 +7,7 @@ and named after what it completes. The `_Bound…` classes are records of `state
 
 import math
 import secrets
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,12 @@ from authlib.integrations.flask_oauth2 import AuthorizationServer
 from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749 import ClientMixin, InvalidGrantError, InvalidRequestError
 from authlib.oauth2.rfc6749 import grants as rfc6749
-from authlib.oauth2.rfc6749.errors import AccessDeniedError, InvalidClientError, UnsupportedTokenTypeError
+from authlib.oauth2.rfc6749.errors import (
+    AccessDeniedError,
+    InvalidClientError,
+    InvalidScopeError,
+    UnsupportedTokenTypeError,
+)
 from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7523 import JWTBearerClientAssertion
 from authlib.oauth2.rfc7636 import CodeChallenge
@@ -107,7 +113,7 @@ class Client(ClientMixin):  # type: ignore[misc]
         if redirect_uri in allowed:
             return True
         return self._provider.loopback_any_port and any(
-            _same_but_for_port(redirect_uri, registered) for registered in allowed
+            _same_but_for_port(redirect_uri, registered, self._provider.loopback_hosts) for registered in allowed
         )
 
     def check_client_secret(self, client_secret: str) -> bool:
@@ -128,11 +134,11 @@ class Client(ClientMixin):  # type: ignore[misc]
         return grant_type in allowed
 
 
-def _same_but_for_port(uri: str, registered: str) -> bool:
-    """RFC 8252 section 7.3: loopback means the address literals, not `localhost`."""
+def _same_but_for_port(uri: str, registered: str, hosts: Collection[str]) -> bool:
+    """RFC 8252 section 7.3: loopback means the address literals, unless a provider counts `localhost` too."""
     given, wanted = urlsplit(uri), urlsplit(registered)
     return (
-        wanted.hostname in {"127.0.0.1", "::1"}
+        wanted.hostname in hosts
         and (given.scheme, given.hostname) == (wanted.scheme, wanted.hostname)
         and (given.path or "/", given.query, given.fragment) == (wanted.path or "/", wanted.query, "")
     )
@@ -177,6 +183,8 @@ class _CodeGrant(rfc6749.AuthorizationCodeGrant):  # type: ignore[misc]
                 code_challenge=data.get("code_challenge"),
                 code_challenge_method=data.get("code_challenge_method"),
                 expires_at=provider.now() + CODE_LIFETIME,
+                resource=data.get(provider.resource_parameter),
+                offline=all(data.get(name) == value for name, value in provider.offline_parameters.items()),
                 dpop_jkt=data.get("dpop_jkt"),
             )
         )
@@ -307,7 +315,7 @@ class _RefreshGrant(rfc6749.RefreshTokenGrant):  # type: ignore[misc]
                 value,
                 client_id=self.request.client.client_id,
                 scope=self.request.payload.scope,
-                resource=request.form.get("resource"),
+                resource=request.form.get(provider.resource_parameter),
                 now=provider.now(),
                 jkt=g.jkt,
             )
@@ -361,6 +369,9 @@ class _RefusedRefreshError(OAuth2Error):  # type: ignore[misc]
                 self.status_code, self.error = 200, "bad_refresh_token"
             case "invalid_request":
                 self.error = "invalid_request"
+            case "supabase":
+                told = {"code": 400, "error_code": "refresh_token_not_found", "msg": "Invalid Refresh Token"}
+                return 400, told, [("Content-Type", "application/json")]
             case "empty_400":
                 return 400, "", []
         answer: tuple[int, Any, list[tuple[str, str]]] = super().__call__(uri)
@@ -491,6 +502,12 @@ class Server(AuthorizationServer):  # type: ignore[misc]
         self.issuer = _Issuer(provider)
         self.issuer(self)
 
+    def validate_requested_scope(self, scope: str | None) -> None:
+        """Refuse scopes that this provider does not know."""
+        if set((scope or "").split()) & set(self.provider.refused_scopes):
+            raise InvalidScopeError
+        super().validate_requested_scope(scope)
+
     def _open_family(
         self,
         *,
@@ -501,12 +518,14 @@ class Server(AuthorizationServer):  # type: ignore[misc]
         expires_in: int | None,  # noqa: ARG002 - Authlib's signature
         include_refresh_token: bool,
     ) -> Json:
+        asked = self.provider.state.asked_with(request.form.get("code"))
+        refreshable = include_refresh_token and grant_type != "client_credentials" and (asked is None or asked.offline)
         tokens = self.provider.state.open_family(
             client_id=client.client_id,
             user=user,
             scope=client.get_allowed_scope(scope),
-            resource=request.form.get("resource"),
-            refreshable=include_refresh_token and grant_type != "client_credentials",
+            resource=request.form.get(self.provider.resource_parameter) or (asked.resource if asked else None),
+            refreshable=refreshable,
             now=self.provider.now(),
             jkt=g.jkt,
             public=client.public,

@@ -1,11 +1,12 @@
 """The fake provider: one object that is started, logged in to, broken, and asked what it saw."""
 
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Self
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from loginonce.testing import browser
 from loginonce.testing.app import create_app
@@ -307,7 +308,7 @@ class FakeProvider(Behaviour):
     # The exchange of one request and its answer.
 
     def _exchange(self, environ: Environ, body: bytes) -> tuple[Answer, Delivery, float]:
-        path = environ["PATH_INFO"]
+        path = environ["PATH_INFO"] = self.paths.get(environ["PATH_INFO"], environ["PATH_INFO"])
         place = "api" if path.startswith("/api/") else _PLACES.get(path, "")
         if path == "/auth/refresh":
             with self.events.token_request("refresh_token", token_sent(body)):
@@ -325,8 +326,18 @@ class FakeProvider(Behaviour):
         fault = self.faults.take(places) or _NO_FAULT
         self._pause(latency / 2 + fault.wait_before)
         answer = run_app(self._app, environ) if fault.process else Answer(HTTPStatus.NO_CONTENT)
+        if "token" in places:
+            answer = self._in_its_manner(answer, environ.get("HTTP_ACCEPT", ""))
         self._pause(fault.wait_after + latency / 2)
         return fault.instead or answer, fault.delivery, fault.drip_seconds
+
+    def _in_its_manner(self, answer: Answer, accept: str) -> Answer:
+        if answer.status == HTTPStatus.BAD_REQUEST:
+            answer = replace(answer, status=self.error_status)
+        if self.form_encoded and "application/json" not in accept:
+            form = urlencode(json.loads(answer.body or b"{}")).encode()
+            answer = replace(answer, headers=(("Content-Type", "application/x-www-form-urlencoded"),), body=form)
+        return answer
 
     def _pause(self, seconds: float) -> None:
         server = self._server

@@ -115,6 +115,8 @@ class AuthorizationCode:
     code_challenge: str | None
     code_challenge_method: str | None
     expires_at: float
+    resource: str | None = None
+    offline: bool = True
     dpop_jkt: str | None = None
     spent: bool = False
     family: Family | None = None
@@ -246,6 +248,8 @@ class State:
                 else:
                     token.spent_at = now
                 successor = self._successor(token, now).value
+            elif behaviour.same_refresh_token:
+                successor = token.value
             return self._tokens(family, successor, scope or family.scope, resource, now, reused=spent, jkt=jkt)
 
     def _grace_covers(self, token: RefreshToken, now: float) -> bool:
@@ -360,6 +364,11 @@ class State:
                     code.family.end("code used twice")
                 return None
             return code if now < code.expires_at else None
+
+    def asked_with(self, value: str | None) -> AuthorizationCode | None:
+        """Return a code, whatever became of it, for what its authorization request asked for."""
+        with self._lock:
+            return self._codes.get(value) if value else None
 
     def spend_code(self, code: AuthorizationCode) -> bool:
         """Spend a code; False if another request was faster."""

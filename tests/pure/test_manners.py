@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loginonce.dialect import Dialect, Place, judge_login, judge_renewal, message, read_dialect
 from loginonce.errors import ConfigurationError, ErrorResponse, InvalidGrant, ProtocolError
+from loginonce.manners import Manners, Place, judge_login, judge_renewal, message, read_manners
 from loginonce.model import Secret
 from loginonce.wire import Answer, Busy, Granted, Lost, Misconfigured, Refused
 
@@ -22,8 +22,8 @@ END = datetime.fromtimestamp(NOW + 600, UTC)
 HTML = b"<!doctype html><title>403 Forbidden</title>"
 
 
-def spoken(**table: Any) -> Dialect:
-    return read_dialect({"login": "/auth/login", "refresh": "/auth/refresh", **table}, BASE, "the test")
+def spoken(**table: Any) -> Manners:
+    return read_manners({"login": "/auth/login", "refresh": "/auth/refresh", **table}, BASE, "the test")
 
 
 PLAIN = spoken()
@@ -41,8 +41,8 @@ def jwt(**claims: Any) -> str:
     )
 
 
-def granted(answer: Answer, dialect: Dialect = PLAIN) -> Any:
-    reply = judge_renewal(answer, dialect, NOW)
+def granted(answer: Answer, manners: Manners = PLAIN) -> Any:
+    reply = judge_renewal(answer, manners, NOW)
     assert isinstance(reply, Granted), reply
     return reply.answer
 
@@ -73,7 +73,7 @@ def test_a_place_is_a_path_or_an_address_and_perhaps_a_method(given: str, place:
 
 def test_a_base_with_a_path_stays_before_the_paths() -> None:
     assert (
-        read_dialect({"login": "/login"}, "https://example.org/api/", "x").login.url == "https://example.org/api/login"
+        read_manners({"login": "/login"}, "https://example.org/api/", "x").login.url == "https://example.org/api/login"
     )
 
 
@@ -114,26 +114,26 @@ def test_what_is_wrong_with_the_settings_is_said(table: dict[str, Any], complain
 
 
 def test_headers_and_constant_members_do_not_show() -> None:
-    dialect = spoken(
+    manners = spoken(
         headers={"X-Api-Key": "canary", "Content-Type": "application/vnd.api+json"}, extra={"key": "canary"}
     )
-    assert dialect.headers["X-Api-Key"] == "canary"
-    assert "canary" not in repr(dialect)
+    assert manners.headers["X-Api-Key"] == "canary"
+    assert "canary" not in repr(manners)
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_names_and_constant_members_are_the_back_ends_own() -> None:
-    dialect = spoken(
+    manners = spoken(
         request={"username": "user.email", "password": "user.secret", "access_token": "old"},
         extra={"device": "laptop", "user.kind": 7},
     )
-    assert json.loads(message(dialect, username="ada", password="p")) == {
+    assert json.loads(message(manners, username="ada", password="p")) == {
         "user": {"email": "ada", "secret": "p", "kind": 7},
         "device": "laptop",
     }
-    assert json.loads(message(dialect, refresh_token="r", access_token="a")) == {
+    assert json.loads(message(manners, refresh_token="r", access_token="a")) == {
         "token": "r", "old": "a", "device": "laptop", "user": {"kind": 7},
     }  # fmt: skip
 
@@ -215,11 +215,11 @@ def test_without_an_end_the_token_itself_may_say_it() -> None:
 
 
 def test_what_the_answer_says_counts_before_the_token_and_that_before_the_settings() -> None:
-    dialect = spoken(lifetime=300)
+    manners = spoken(lifetime=300)
     both = {"accessToken": jwt(exp=NOW + 60), "accessTokenExpiry": (NOW + 30) * 1000}
-    assert granted(told(200, both), dialect).expires_in == 30
-    assert granted(told(200, {"accessToken": jwt(exp=NOW + 60)}), dialect).expires_in == 60
-    assert granted(told(200, {"accessToken": "opaque"}), dialect).expires_in == 300
+    assert granted(told(200, both), manners).expires_in == 30
+    assert granted(told(200, {"accessToken": jwt(exp=NOW + 60)}), manners).expires_in == 60
+    assert granted(told(200, {"accessToken": "opaque"}), manners).expires_in == 300
 
 
 def test_an_end_that_has_passed_leaves_it_to_a_401() -> None:
@@ -245,10 +245,10 @@ def test_a_clock_that_agrees_is_as_exact_as_ours() -> None:
 
 
 def test_nested_answers_are_read_by_paths_and_a_name_with_a_dot_by_itself() -> None:
-    dialect = spoken(
+    manners = spoken(
         answer={"access_token": "data.tokens.access", "refresh_token": "data.tokens.refresh", "expires_at": "a.b"}
     )
-    answer = granted(told(200, {"data": {"tokens": {"access": "A", "refresh": "R"}}, "a.b": NOW + 5}), dialect)
+    answer = granted(told(200, {"data": {"tokens": {"access": "A", "refresh": "R"}}, "a.b": NOW + 5}), manners)
     assert (answer.access_token, answer.refresh_token, answer.expires_in) == ("A", "R", 5)
 
 
@@ -359,13 +359,13 @@ def test_what_the_settings_call_a_refusal_is_one(refused: list[Any], answer: Ans
 )
 @pytest.mark.hazard(27)
 def test_no_settings_make_a_refusal_of_a_page_or_an_outage(answer: Answer) -> None:
-    dialect = spoken(refused=[403, 404, "token_expired"])
-    assert not isinstance(judge_renewal(answer, dialect, NOW), Refused)
+    manners = spoken(refused=[403, 404, "token_expired"])
+    assert not isinstance(judge_renewal(answer, manners, NOW), Refused)
 
 
 def test_where_the_words_are_is_a_setting_too() -> None:
-    dialect = spoken(answer={"error": "problem.code", "message": "problem.text"}, refused=["E7"])
-    reply = judge_renewal(told(422, {"problem": {"code": "E7", "text": "over"}}), dialect, NOW)
+    manners = spoken(answer={"error": "problem.code", "message": "problem.text"}, refused=["E7"])
+    reply = judge_renewal(told(422, {"problem": {"code": "E7", "text": "over"}}), manners, NOW)
     assert reply == Refused("E7", "HTTP 422 (E7, over)")
 
 

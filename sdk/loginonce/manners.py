@@ -3,7 +3,7 @@
     POST /auth/login    {"username": …, "password": …}  → {"accessToken", "accessTokenExpiry", "refreshToken"}
     POST /auth/refresh  {"token": …}                    → the same
 
-A `Dialect` is read from a table of settings (`read_dialect`), whose names may be dotted where messages are nested.
+A `Manners` is read from a table of settings (`read_manners`), whose names may be dotted where messages are nested.
 Building a message and judging its answer are pure functions of it.  No RFC says what such an answer means, so less is
 taken for granted than of OAuth: a refusal ends a login, and only what the settings name, or a 401 or 403 that carries
 a JSON object, is one.  A page of HTML never is, nor a 5xx: those are of a gateway (HAZARDS 27).
@@ -40,7 +40,7 @@ from .wire import (
     for_people,
 )
 
-__all__ = ["Dialect", "Place", "judge_login", "judge_renewal", "message", "read_dialect"]
+__all__ = ["Manners", "Place", "judge_login", "judge_renewal", "message", "read_manners"]
 
 EARLIEST = 1e9
 """POSIX seconds (2001): what is less is not when a token ends, but perhaps for how long it is good."""
@@ -73,7 +73,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class Manners:
     """How one back end speaks.
 
     `login`, `refresh`, `logout`: where; None where there is no such place.  `request`, `answer`: our names for what is
@@ -96,8 +96,8 @@ class Dialect:
 # ── the settings ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_dialect(table: Mapping[str, Any], base: str, where: str) -> Dialect:
-    """The dialect that a table of settings describes; addresses without a host are below `base`.
+def read_manners(table: Mapping[str, Any], base: str, where: str) -> Manners:
+    """The manners that a table of settings describes; addresses without a host are below `base`.
 
     Raises `ConfigurationError` for what is missing, unknown or odd; `where` tells the person which table is meant.
     """
@@ -121,7 +121,7 @@ def read_dialect(table: Mapping[str, Any], base: str, where: str) -> Dialect:
             f"refused of {where} has to be a list of statuses (400 to 499, but not 408 or 429) and words, such as "
             "[401, 'token_expired']"
         )
-    return Dialect(
+    return Manners(
         login,
         _place(table, "refresh", base, where),
         _place(table, "logout", base, where),
@@ -181,13 +181,13 @@ def _is_refusal(value: object) -> bool:
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def message(dialect: Dialect, **values: str) -> Secret:
+def message(manners: Manners, **values: str) -> Secret:
     """The JSON body with these values (by our names) and the constant members."""
     body: dict[str, Any] = Members()
-    for path, value in dialect.extra.items():
+    for path, value in manners.extra.items():
         _put(body, path, value)
     for name, value in values.items():
-        if path := dialect.request[name]:
+        if path := manners.request[name]:
             _put(body, path, value)
     return Secret(json.dumps(body))
 
@@ -205,33 +205,33 @@ def _put(body: dict[str, Any], path: str, value: object) -> None:
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def judge_renewal(answer: Answer, dialect: Dialect, now: float) -> Reply:
+def judge_renewal(answer: Answer, manners: Manners, now: float) -> Reply:
     """What the answer to a refresh means for the login (DESIGN 4, step 7)."""
     status, content = answer.status, _json_object(answer.body)
-    said, what = _said(content, dialect), _describe(answer, content, dialect)
+    said, what = _said(content, manners), _describe(answer, content, manners)
     if status in (429, 503):
         return Busy(what, _retry_after(answer.headers, now))
     if status >= 500 or status == 408:
         return Lost(what, answered=True)
     page = answer.body.lstrip().startswith(b"<")
-    if (status in dialect.refused and not page) or said in dialect.refused:
+    if (status in manners.refused and not page) or said in manners.refused:
         return Refused(said or f"HTTP {status}", what)
     if 200 <= status < 300:
-        granted = _granted(answer, content, dialect, now)
+        granted = _granted(answer, content, manners, now)
         return granted if isinstance(granted, Lost) else Granted(granted)
     if status in (401, 403) and not page:
-        if content is not None and not dialect.refused:
+        if content is not None and not manners.refused:
             return Refused(said or f"HTTP {status}", what)
         return Misconfigured(
             "", f"{what}; if that is how it refuses a refresh token, say so in its backend: refused = [{status}]"
         )
     if status in (404, 405, 410):
-        return Misconfigured("", f"{what}; is {dialect.refresh.url if dialect.refresh else ''} where it renews?")
+        return Misconfigured("", f"{what}; is {manners.refresh.url if manners.refresh else ''} where it renews?")
     # A word of its own is no verdict, but it is an answer: whoever meets it twice has to sign in.
     return Lost(what, answered=content is None)
 
 
-def judge_login(answer: Answer, dialect: Dialect, now: float) -> TokenAnswer:
+def judge_login(answer: Answer, manners: Manners, now: float) -> TokenAnswer:
     """The tokens for a name and a password.
 
     Raises `InvalidGrant` where they are not accepted, `ErrorResponse` for any other error, and `ProtocolError` where
@@ -242,42 +242,42 @@ def judge_login(answer: Answer, dialect: Dialect, now: float) -> TokenAnswer:
         wrong = status in (400, 401, 403, 422) or (status == 404 and content is not None)
         kind, what = (InvalidGrant, "did not accept that") if wrong else (ErrorResponse, "did not answer the sign-in")
         raise kind(
-            f"the back end {what}: {_describe(answer, content, dialect)}",
-            error=_said(content, dialect),
+            f"the back end {what}: {_describe(answer, content, manners)}",
+            error=_said(content, manners),
             status=status,
         )
-    granted = _granted(answer, content, dialect, now)
+    granted = _granted(answer, content, manners, now)
     if isinstance(granted, Lost):
-        if content is not None and (said := _said(content, dialect)):  # "200 OK", it said, and meant no
+        if content is not None and (said := _said(content, manners)):  # "200 OK", it said, and meant no
             raise InvalidGrant(f"the back end did not accept that: {said}", error=said, status=status)
         raise ProtocolError(granted.detail)
     return granted
 
 
-def _granted(answer: Answer, content: Mapping[str, Any] | None, dialect: Dialect, now: float) -> TokenAnswer | Lost:
+def _granted(answer: Answer, content: Mapping[str, Any] | None, manners: Manners, now: float) -> TokenAnswer | Lost:
     if content is None:
         return Lost("the back end's answer is not a JSON object")
-    path = dialect.answer["access_token"]
+    path = manners.answer["access_token"]
     access_token = _secret(content, path)
     if access_token is None or not _PRINTABLE.fullmatch(access_token):
         there = ", ".join(for_people(name, 40) for name in sorted(content)[:12]) or "nothing"
         return Lost(f"the back end's answer has no access token at {path!r}, only: {there}")
-    refresh_token = _secret(content, dialect.answer["refresh_token"]) if dialect.refresh else None
+    refresh_token = _secret(content, manners.answer["refresh_token"]) if manners.refresh else None
     claims = unverified_claims(access_token)
     there_now = _time_there(answer, now)
     return TokenAnswer(
         access_token=access_token,
-        expires_in=_life(content, dialect, claims, there_now),
+        expires_in=_life(content, manners, claims, there_now),
         refresh_token=refresh_token,
-        refresh_expires_in=_left(_at(content, dialect.answer["refresh_expires_at"]), there_now)
+        refresh_expires_in=_left(_at(content, manners.answer["refresh_expires_at"]), there_now)
         or _left(unverified_claims(refresh_token).get("exp"), there_now),
-        claims=_who(content, dialect, claims),
+        claims=_who(content, manners, claims),
     )
 
 
-def _life(content: Mapping[str, Any], dialect: Dialect, claims: Mapping[str, Any], now: float) -> float | None:
+def _life(content: Mapping[str, Any], manners: Manners, claims: Mapping[str, Any], now: float) -> float | None:
     """Seconds that the access token is good for, by the first that says it; None where a 401 has to."""
-    names = dialect.answer
+    names = manners.answer
     sources: tuple[tuple[object, Callable[[object], float | None]], ...] = (
         (_at(content, names["expires_at"]), _moment),
         (_at(content, names["expires_in"]), _duration),
@@ -288,7 +288,7 @@ def _life(content: Mapping[str, Any], dialect: Dialect, claims: Mapping[str, Any
         if (seconds := read(value)) is not None:
             left = seconds - now if read is _moment else seconds
             return left if left > 0 else None
-    return dialect.lifetime
+    return manners.lifetime
 
 
 def _left(value: object, now: float) -> float | None:
@@ -337,8 +337,8 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _who(content: Mapping[str, Any], dialect: Dialect, claims: Mapping[str, Any]) -> dict[str, str]:
-    said = {"sub": _at(content, dialect.answer["subject"]), "name": _at(content, dialect.answer["name"])}
+def _who(content: Mapping[str, Any], manners: Manners, claims: Mapping[str, Any]) -> dict[str, str]:
+    said = {"sub": _at(content, manners.answer["subject"]), "name": _at(content, manners.answer["name"])}
     hints = {name: claims.get(name) for name in ("sub", "name", "preferred_username", "email")}
     found = {**hints, **{name: value for name, value in said.items() if value is not None}}
     return {
@@ -348,14 +348,14 @@ def _who(content: Mapping[str, Any], dialect: Dialect, claims: Mapping[str, Any]
     }
 
 
-def _said(content: Mapping[str, Any] | None, dialect: Dialect) -> str:
+def _said(content: Mapping[str, Any] | None, manners: Manners) -> str:
     """The word for what went wrong, "" where there is none."""
-    value = _at(content or {}, dialect.answer["error"])
+    value = _at(content or {}, manners.answer["error"])
     return for_people(value if isinstance(value, str) else "", 80)
 
 
-def _describe(answer: Answer, content: Mapping[str, Any] | None, dialect: Dialect) -> str:
-    told = [_said(content, dialect), for_people(_at(content or {}, dialect.answer["message"]), 200)]
+def _describe(answer: Answer, content: Mapping[str, Any] | None, manners: Manners) -> str:
+    told = [_said(content, manners), for_people(_at(content or {}, manners.answer["message"]), 200)]
     words = ", ".join(filter(None, told))
     return f"HTTP {answer.status} ({words})" if words else f"HTTP {answer.status}"
 
