@@ -18,7 +18,7 @@ from joserfc.jwk import ECKey
 
 import loginonce
 from loginonce import LoginRequired, bearer, dpop
-from loginonce.model import Secret
+from loginonce.model import Secret, TokenSet
 from loginonce.testing import FakeProvider
 
 Factory = Callable[..., FakeProvider]
@@ -170,6 +170,26 @@ def test_an_api_that_refuses_every_token_is_asked_twice(fake: FakeProvider, lab:
     fake.reset_stats()
     assert lab.get(fake.api("/never")).status_code == 401
     assert (fake.stats.refreshes, fake.stats.api_calls) == (1, 2)
+
+
+@pytest.mark.hazard(22)
+def test_however_many_newer_tokens_there_are_and_nonces_each_is_tried_once(
+    fake: FakeProvider, key: Secret, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless:
+        """A source that always has another token."""
+
+        given = 0
+
+        def token(self, *, rejected: Any = None) -> TokenSet:
+            self.given += 1
+            return TokenSet(Secret(f"token-{self.given}"), 0.0, token_type="DPoP", dpop_key=key)
+
+    judge = fake.proofs.judge
+    monkeypatch.setattr(fake.proofs, "judge", lambda *given: (fake.renew_dpop_nonces(), judge(*given))[1])
+    source = Endless()
+    assert requests.get(fake.api("/runs"), auth=bearer.BearerAuth(source)).status_code == 401
+    assert (source.given, fake.stats.api_calls) == (2, 2)
 
 
 @pytest.mark.hazard(24)
