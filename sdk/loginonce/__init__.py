@@ -24,6 +24,8 @@ from .errors import (
     StoreError,
     TransportError,
 )
+from .exchange import ExchangedToken
+from .introspection import LoginCheck
 from .model import Account, AuthorizationServer, Change, Client, Grant, TokenSet
 from .refresh import Policy
 from .session import LoggedOut, Session
@@ -42,12 +44,14 @@ __all__ = [
     "ConfigurationError",
     "CorruptStore",
     "ErrorResponse",
+    "ExchangedToken",
     "FileStore",
     "Grant",
     "InvalidGrant",
     "KeyringStore",
     "LockTimeout",
     "LoggedOut",
+    "LoginCheck",
     "LoginFailed",
     "LoginRequired",
     "LoginSource",

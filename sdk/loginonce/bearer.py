@@ -22,17 +22,20 @@ from requests.utils import rewind_body
 
 from . import dpop
 from .address import origin, secure
-from .challenge import bearer_challenge
+from .challenge import bearer_challenge, step_up
 from .model import Secret, TokenSet
 from .source import TokenSource
 from .wire import Answer
 
-__all__ = ["BearerAuth", "answer_401", "forget", "learn", "put_on", "take_off"]
+__all__ = ["WORTH_A_LOOK", "BearerAuth", "answer_401", "forget", "learn", "put_on", "take_off"]
 
 log = logging.getLogger("loginonce")
 
 NOT_MENDED_BY_A_REFRESH = frozenset({"insufficient_scope", "insufficient_user_authentication"})
 """Challenges that ask for another sign-in, not for another token (RFC 6750 §3.1, RFC 9470 §3)."""
+
+WORTH_A_LOOK = (401, 403)
+"""Answers that may say what is wrong with the token."""
 
 WORTH_READING = 64 * 1024
 """Bytes of a refused answer that cost less than a new connection."""
@@ -106,18 +109,19 @@ def answer_401(
 
     One refresh and one resend at most (I10), and one more resend where an API wants its nonce in the proof: that it
     has refused for the proof alone, so the token is the same (HAZARDS 37).  A body that cannot be rewound is not sent
-    again: the refresh happens, the 401 is returned (HAZARDS 24).  Raises what `TokenSource.token` raises.
+    again: the refresh happens, the 401 is returned (HAZARDS 24).  Also for a 403, which no token mends.  Raises what
+    `TokenSource.token` raises, and `StepUpRequired` where the API names a sign-in that would help.
     """
     renewed = proven = False
     while response.status_code == 401:
         if _lacked_nonce(carried, response):
             if proven or not _rewound(response.request):
-                return response
+                break
             proven = True
         else:
             challenge = bearer_challenge(response.headers.get("WWW-Authenticate", "")) or {}
             if renewed or challenge.get("error") in NOT_MENDED_BY_A_REFRESH:
-                return response
+                break
             renewed = True
             try:
                 newer = source.token(rejected=carried)
@@ -125,11 +129,11 @@ def answer_401(
                 response.close()  # nobody gets it, so nobody else would
                 raise
             if newer.access_token == carried.access_token or not _rewound(response.request):
-                return response
+                break
             carried = newer
         response = _again(carried, response, send)
         learn(carried, response)
-    return response
+    return _unless_step_up(carried, response)
 
 
 def _again(
@@ -154,6 +158,19 @@ def _again(
     again.request = request
     again.elapsed = response.elapsed + timedelta(seconds=time.perf_counter() - began)
     return again
+
+
+def _unless_step_up(carried: TokenSet, response: requests.Response) -> requests.Response:
+    challenge = bearer_challenge(response.headers.get("WWW-Authenticate", ""))
+    wanted = step_up(challenge, carried.scope) if challenge and response.status_code in WORTH_A_LOOK else None
+    if wanted is None:
+        return response
+    if _short(response):
+        response.content  # noqa: B018 - for who catches it
+    else:
+        response.close()
+    wanted.response = response
+    raise wanted
 
 
 def _short(response: requests.Response) -> bool:
@@ -216,7 +233,7 @@ class BearerAuth(AuthBase):
                 return None
             take_off(request)
             learn(token, response)
-            if response.status_code != 401:
+            if response.status_code not in WORTH_A_LOOK:
                 return None
             connection: Any = response.connection
             return answer_401(self._source, token, response, lambda again: connection.send(again, **settings))

@@ -24,9 +24,13 @@ from urllib.parse import urlencode
 from . import authentication, dpop, idtoken, metadata, wire
 from .address import origin, secure
 from .authentication import SigningKey
+from .claims import shallow
 from .errors import ConfigurationError, ErrorResponse, LoginonceError, ProtocolError, TransportError
-from .model import AuthorizationServer, Client, Grant, Secret, fingerprint, scope_set
+from .exchange import ExchangedToken, exchange_form, judge_exchange
+from .introspection import judge_introspection, judge_userinfo
+from .model import AuthorizationServer, Client, Grant, Secret, TokenSet, fingerprint, scope_set
 from .providers import ANY, Dialect
+from .pushed import Pushed, judge_pushed
 from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
 
@@ -167,7 +171,7 @@ class Provider:
                     document = json.loads(answer.body)
                 except (ValueError, RecursionError):
                     document = None
-                if isinstance(document, dict) and idtoken.shallow(document):
+                if isinstance(document, dict) and shallow(document):
                     documents.append(document)
                 else:
                     oddity = f"{url} answered with something else than a JSON object"
@@ -244,21 +248,45 @@ class Provider:
             self.forget_server()
         return reply
 
-    def authorization_code(self, code: str, *, redirect_uri: str, code_verifier: str) -> wire.TokenAnswer:
-        """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
-        return self._token("authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
+    # `resource` is the API that the access token is for (RFC 8707 §2.2), one of those the login was asked for.
 
-    def device_token(self, device_code: str, *, code_verifier: str = "") -> wire.TokenAnswer:
+    def authorization_code(
+        self, code: str, *, redirect_uri: str, code_verifier: str, resource: str = ""
+    ) -> wire.TokenAnswer:
+        """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
+        return self._token(
+            "authorization_code",
+            code=code,
+            redirect_uri=redirect_uri,
+            code_verifier=code_verifier,
+            **self.dialect.resource(resource),
+        )
+
+    def device_token(self, device_code: str, *, resource: str = "", code_verifier: str = "") -> wire.TokenAnswer:
         """Ask once whether the person has agreed (RFC 8628 §3.4); not yet is an `ErrorResponse`."""
-        return self._token(wire.DEVICE_CODE_GRANT_TYPE, device_code=device_code, code_verifier=code_verifier)
+        return self._token(
+            wire.DEVICE_CODE_GRANT_TYPE,
+            device_code=device_code,
+            code_verifier=code_verifier,
+            **self.dialect.resource(resource),
+        )
 
     def client_credentials(self, *, scope: str, resource: str = "") -> wire.TokenAnswer:
         """A service's own token (RFC 6749 §4.4)."""
         return self._token("client_credentials", scope=scope, **self.dialect.resource(resource))
 
-    def password(self, username: str, password: str, *, scope: str) -> wire.TokenAnswer:
+    def password(self, username: str, password: str, *, scope: str, resource: str = "") -> wire.TokenAnswer:
         """A person's tokens for their password (RFC 6749 §4.3), for servers that offer nothing better."""
-        return self._token("password", username=username, password=password, scope=scope)
+        named = self.dialect.resource(resource)
+        return self._token("password", username=username, password=password, scope=scope, **named)
+
+    def exchange(self, subject: TokenSet, **wanted: str) -> ExchangedToken:
+        """Another token for one's access token; `wanted` are the names of `exchange_form` (RFC 8693)."""
+        form, key = exchange_form(subject.access_token, **wanted), subject.dpop_key
+        asked_at = time.time()
+        answer = self._post("token_endpoint", form, "exchanging a token", key=key)
+        asked = {name: wanted.get(name, "") for name in ("scope", "resource")}
+        return judge_exchange(answer, asked_at, **asked, dpop_key=key)
 
     def _token(self, grant_type: str, **parameters: str) -> wire.TokenAnswer:
         """The tokens for a grant, bound to a key where they are to be (RFC 9449 §5)."""
@@ -297,7 +325,7 @@ class Provider:
 
     def _authenticated(self, form: wire.Form) -> tuple[dict[str, str], wire.Form]:
         self._check_certificate()
-        return authentication.authenticate(
+        headers, whole = authentication.authenticate(
             self.client,
             self.server,
             form,
@@ -305,6 +333,7 @@ class Provider:
             now=time.time(),
             jti=secrets.token_urlsafe(16),
         )
+        return headers, list(dict.fromkeys(whole))  # a pushed request names its client by itself, too
 
     def _signing_key(self) -> SigningKey | None:
         """The client's private key, read again when its file has changed."""
@@ -381,15 +410,51 @@ class Provider:
         answer = proven()
         return proven() if dpop.asks_for_nonce(answer) else answer
 
-    def device_authorization(self, *, scope: str, resource: str = "", **pkce: str) -> wire.DeviceAuthorization:
-        """Begin a device sign-in (RFC 8628 §3.1)."""
-        named = {"scope": scope, **self.dialect.resource(resource), **pkce}
-        form = [(name, value) for name, value in named.items() if value]
+    def device_authorization(self, *, scope: str, resource: str = "", **parameters: str) -> wire.DeviceAuthorization:
+        """Begin a device sign-in (RFC 8628 §3.1); `resource` may be several, separated by spaces."""
+        named = self.dialect.resource_parameter
+        form = [("scope", scope), *((named, each) for each in resource.split()), *parameters.items()]
+        form = [(name, value) for name, value in form if name and value]
         answer = self._post("device_authorization_endpoint", form, "signing in with a device code")
         return wire.judge_device_authorization(answer, self.dialect)
 
-    def authorization_url(self, *, scope: str = "", resource: str = "", **parameters: str | None) -> str:
-        """Where the browser has to go (RFC 6749 §4.1.1), with what this provider wants besides."""
+    def push(self, **parameters: str) -> Pushed | None:
+        """Leave an authorization request with the provider (RFC 9126), where it, or our settings, want that.
+
+        None where the request goes by the browser, as ever; so it does, and a warning tells, where the provider has no
+        place for it.
+        """
+        server = self.server
+        if not server.require_pushed_authorization_requests:
+            return None
+        if not server.pushed_authorization_request_endpoint:
+            log.warning(
+                "%s is to get authorization requests pushed (RFC 9126), and names no place for them: this one goes by "
+                "the browser",
+                server.issuer,
+            )
+            return None
+        form = [("response_type", "code"), ("client_id", self.client.client_id), *self._parameters(**parameters)]
+        answer = self._post("pushed_authorization_request_endpoint", form, "signing in with a browser")
+        if answer.status in (404, 405, 501):
+            log.warning(
+                "%s takes no pushed authorization requests (HTTP %d): this one goes by the browser",
+                server.issuer,
+                answer.status,
+            )
+            return None
+        return judge_pushed(answer)
+
+    def _parameters(self, *, scope: str = "", resource: str = "", prompt: str = "", **parameters: str) -> wire.Form:
+        """The parameters of an authorization request, with what this provider wants besides; `resource` as above."""
+        usual, named = self.dialect.authorization(scope_set(scope)), self.dialect.resource_parameter
+        prompts = " ".join(dict.fromkeys(f"{prompt} {usual.get('prompt', '')}".split()))
+        asked = [*{**usual, "scope": scope, **parameters, "prompt": prompts}.items()]
+        asked += [(named, each) for each in resource.split()]
+        return [(name, value) for name, value in asked if name and value]
+
+    def authorization_url(self, *, request_uri: str = "", **parameters: str) -> str:
+        """Where the browser has to go (RFC 6749 §4.1.1); `request_uri` stands for what was pushed."""
         # Imported here: importing loginonce must not cost what importing authlib does.
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 
@@ -397,16 +462,10 @@ class Provider:
         if (key := self.dpop_key()) is not None:
             parameters["dpop_jkt"] = dpop.thumbprint(key)  # RFC 9449 §10: the code is bound to it, too
         url: str = prepare_grant_uri(
-            self._endpoint("authorization_endpoint", "signing in with a browser"),
-            self.client.client_id,
-            "code",
-            **{
-                **self.dialect.authorization(scope_set(scope)),
-                **self.dialect.resource(resource),
-                **{name: value for name, value in {"scope": scope, **parameters}.items() if value},
-            },
+            self._endpoint("authorization_endpoint", "signing in with a browser"), self.client.client_id, "code"
         )
-        return url
+        asked = [("request_uri", request_uri)] if request_uri else self._parameters(**parameters)
+        return f"{url}&{urlencode(asked)}"
 
     # ── who ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -454,23 +513,46 @@ class Provider:
 
     def userinfo(self, access_token: str, dpop_key: Secret | None = None) -> dict[str, Any]:
         """What the provider says of the person (OIDC Core §5.3); `dpop_key` is what the token is bound to, if it is."""
+        return self.dialect.identity(self._json(self._userinfo(access_token, dpop_key), "who is signed in"))
+
+    def _userinfo(self, access_token: str, dpop_key: Secret | None) -> wire.Answer:
         url = self._endpoint("userinfo_endpoint", "asking who is signed in")
         headers = {"Authorization": Secret(f"{'DPoP' if dpop_key else 'Bearer'} {access_token}")}
 
         def get(proof: Mapping[str, str]) -> wire.Answer:
             return self._transport.get(url, {**headers, **proof}, budget=BUDGET)
 
-        said = self._json(self._proving("GET", url, get, dpop_key, access_token), "who is signed in")
-        return self.dialect.identity(said)
+        return self._proving("GET", url, get, dpop_key, access_token)
 
     def _json(self, answer: wire.Answer, what: str) -> dict[str, Any]:
         try:
             content = json.loads(answer.body)
         except (ValueError, RecursionError):
             content = None
-        if answer.status != 200 or not isinstance(content, dict) or not idtoken.shallow(content):
+        if answer.status != 200 or not isinstance(content, dict) or not shallow(content):
             raise ProtocolError(f"{self.server.issuer} did not say {what}: HTTP {answer.status}")
         return content
+
+    # ── whether it is alive ──────────────────────────────────────────────────────────────────────────────
+
+    def introspect(self, token: Secret, hint: str) -> bool | None:
+        """Whether the provider says that a token is active (RFC 7662); None where it does not say.  Never raises.
+
+        `hint`: `refresh_token` or `access_token`.
+        """
+        with suppress(LoginonceError):
+            if self.server.introspection_endpoint:
+                form = [("token", token), ("token_type_hint", hint)]
+                return judge_introspection(self._post("introspection_endpoint", [*form], "asking about a token"))
+        return None
+
+    def knows(self, token: TokenSet, subject: str) -> bool | None:
+        """Whether that person's access token is good at userinfo; None where it does not say.  Never raises."""
+        with suppress(LoginonceError):
+            if self.server.userinfo_endpoint:
+                answer = self._userinfo(token.access_token, token.dpop_key)
+                return judge_userinfo(answer, subject, member=self.dialect.claims.get("sub", "sub"))
+        return None
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -2,8 +2,8 @@
 
 What the caller says counts before what the profile says, and that before `LOGINONCE_ISSUER`, `…_CLIENT_ID`,
 `…_CLIENT_SECRET`, `…_PRIVATE_KEY`, `…_CERTIFICATE`, `…_CERTIFICATE_KEY`, `…_DPOP`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.
-`LOGINONCE_PROFILE` names the profile where the caller
-names nothing.
+`LOGINONCE_PROFILE` names the profile where the caller names nothing.  The secret that came with a registration
+(`register`) counts where nobody says another.
 
 The environment speaks of one login.  Where its issuer or its client is another than the one that was named, its
 scope and account mean something else, and its client secret would be handed to a stranger: only the store
@@ -47,6 +47,7 @@ from .stores.remote import Address, completed, public
 from .wire import Members
 
 __all__ = [
+    "FROM_ENVIRONMENT",
     "GrantType",
     "Settings",
     "add_profile",
@@ -56,7 +57,7 @@ __all__ = [
     "open_store",
     "profile_name",
     "profiles",
-    "set_store",
+    "set_member",
     "settings",
     "split_seal",
 ]
@@ -70,6 +71,7 @@ GrantType = Literal["", "authorization_code", "client_credentials", "password"]
 class Settings:
     """Everything that makes a login what it is; no token among it.
 
+    `resource`: the APIs that it is for (RFC 8707), separated by spaces; requests are signed for the first.
     `grant`: how the login comes about ("" = a person signs in).  `server`: metadata known better than the
     provider's documents say it.  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
     `dialect`: how the provider speaks, see `providers`.
@@ -102,7 +104,8 @@ class Settings:
     def command(self) -> str:
         """What to run in a terminal to sign in."""
         if self.profile:
-            return shlex.join(["loginonce", "login", self.profile])
+            which = ["--account", self.account] if self.account else []
+            return shlex.join(["loginonce", "login", self.profile, *which])
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
         if self.dialect.name not in (ANY.name, recognised(self.issuer).name):
             words += ["--provider", self.dialect.name]
@@ -126,7 +129,7 @@ _OPTIONS = (
     "scope", "account", "resource", "redirect_uri", "grant", "store", "private_key", "certificate", "certificate_key",
     "dpop",
 )  # fmt: skip
-_FROM_ENVIRONMENT = (
+FROM_ENVIRONMENT = (
     "issuer", "client_id", "client_secret", "scope", "account", "store", "private_key", "certificate",
     "certificate_key", "dpop",
 )  # fmt: skip
@@ -157,7 +160,13 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
             members[name] = value
     if provider is not None and not members.get("issuer"):
         provider.at({})  # raises, and says what is missing
-    return _checked(members, where=where, provider=provider)
+    made = _checked(members, where=where, provider=provider)
+    if made.client_secret is None and (state_folder() / "clients").exists():
+        # Imported here: few clients are registered from here.
+        from .register import registered_secret
+
+        made = replace(made, client_secret=registered_secret(made.issuer, made.client_id))
+    return made
 
 
 def _provider(members: dict[str, Any], where: str) -> Dialect | None:
@@ -181,7 +190,7 @@ def _provider(members: dict[str, Any], where: str) -> Dialect | None:
 
 def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
     """What the environment adds to a login of which this much is known."""
-    found = Members({name: os.environ.get(f"LOGINONCE_{name.upper()}", "").strip() for name in _FROM_ENVIRONMENT})
+    found = Members({name: os.environ.get(f"LOGINONCE_{name.upper()}", "").strip() for name in FROM_ENVIRONMENT})
     for name in ("issuer", "client_id"):
         known = members.get(name)
         if known and found[name] and str(known).rstrip("/") != found[name].rstrip("/"):
@@ -377,22 +386,23 @@ def add_profile(made: Settings) -> Path:
     return path
 
 
-def set_store(profile: str, address: str) -> Path:
-    """Have that profile keep its login at that address from now on; all else in the file stays as it is.
+def set_member(profile: str, name: str, value: str) -> Path:
+    """Write one member of a profile, such as its `store` or `account`; all else in the file stays as it is.
 
     Raises `ConfigurationError` where that cannot be done for certain; nothing is changed then.
     """
     path = Path(os.path.realpath(config_file()))  # it may be a link into somebody's dot-files, and stays one
-    by_hand = f"write store = {_toml(address)} under [profiles.{profile}] in {path}"
+    by_hand = f"write {name} = {_toml(value)} under [profiles.{profile}] in {path}"
     try:
         with _alone(path):
             text = path.read_bytes().decode("utf-8")
             wanted = _parsed(text, path)
             if profile not in wanted:
                 raise ConfigurationError(f"there is no profile {profile!r} in {path}")
-            address = public(address)  # a password has its place elsewhere, as for any other profile
-            wanted[profile]["store"] = address
-            changed = _with_store(text, profile, address)
+            if name == "store":
+                value = public(value)  # a password has its place elsewhere, as for any other profile
+            wanted[profile][name] = value
+            changed = _with_member(text, profile, name, value)
             # It was edited as text, to keep comments and order; whether that went well is for the parser to say.
             if not _means(changed, wanted, path):
                 raise ConfigurationError(
@@ -422,21 +432,21 @@ def _means(text: str, wanted: dict[str, dict[str, Any]], path: Path) -> bool:
     return False
 
 
-def _with_store(text: str, profile: str, address: str) -> str:
-    """The file's text with that store in the profile's table, where it has one of its own."""
+def _with_member(text: str, profile: str, name: str, value: str) -> str:
+    """The file's text with that member in the profile's table, where it has one of its own."""
     lines = text.splitlines(keepends=True)
     header = re.compile(rf"\s*\[\s*profiles\s*\.\s*[\"']?{re.escape(profile)}[\"']?\s*\]")
     begin = next((number for number, line in enumerate(lines) if header.match(line)), None)
     if begin is None:
         return text
     end = next((n for n in range(begin + 1, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
-    there = next((n for n in range(begin + 1, end) if re.match(r"\s*store\s*=", lines[n])), None)
+    there = next((n for n in range(begin + 1, end) if re.match(rf"\s*{name}\s*=", lines[n])), None)
     line_end = "\r\n" if lines[begin].endswith("\r\n") else "\n"
     if there is not None:
-        lines[there] = f"store = {_toml(address)}{line_end}"
+        lines[there] = f"{name} = {_toml(value)}{line_end}"
     else:
         lines[begin] = f"{lines[begin].rstrip()}{line_end}"
-        lines.insert(begin + 1, f"store = {_toml(address)}{line_end}")
+        lines.insert(begin + 1, f"{name} = {_toml(value)}{line_end}")
     return "".join(lines)
 
 

@@ -57,9 +57,13 @@ def read_metadata(
     return server
 
 
+_FLAGS = frozenset({"authorization_response_iss_parameter_supported", "require_pushed_authorization_requests"})
+"""Members that are true or not there."""
+
+
 def _member(name: str, value: object) -> object:
     """A metadata value in the type that it must have, or None."""
-    if name == "authorization_response_iss_parameter_supported":
+    if name in _FLAGS:
         return value is True
     if name == "mtls_endpoint_aliases":
         pairs = value.items() if isinstance(value, Mapping) else ()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, TypeAlias
 
+from .claims import unverified_claims
 from .errors import Reason
 
 __all__ = [
@@ -121,6 +122,14 @@ class TokenSet:
         """What identifies the access token in logs and comparisons."""
         return fingerprint(self.access_token)
 
+    @property
+    def unverified_claims(self) -> dict[str, Any]:
+        """What the access token says of itself, if it is a JWT; {} for an opaque one.
+
+        Nobody has checked it: good for showing, and for choosing what to try.  Only the API judges it (RFC 9068 §6).
+        """
+        return unverified_claims(self.access_token)
+
 
 @dataclass(frozen=True, slots=True)
 class Marker:
@@ -161,7 +170,9 @@ class Grant:
     `epoch` rises with each login and logout, `generation` with each answer that brings tokens, `attempt` with
     every other step between (a send, its failure), so that no two states of a record share one order.
     `scope` is what the login asked for or was given, whichever is more: a provider that leaves
-    `offline_access` out of its answer has not refused it.  `claims` are those of the ID token or userinfo.
+    `offline_access` out of its answer has not refused it.  `resources` are the APIs that it was asked for (RFC 8707):
+    for no other one is a refresh token ever spent, since some servers spend it and then refuse.  `claims` are those of
+    the ID token or userinfo.
     `dpop_key` is the private key (a JWK) that all its tokens are bound to, where they are (RFC 9449).
     `sealed` stands for the refresh token, the tokens and the claims where they are kept apart (see
     `stores.apart`); such a record tells how the login stands, and nothing can be done with it.
@@ -179,6 +190,7 @@ class Grant:
     marker: Marker | None = None
     failure: Failure | None = None
     scope: str = ""
+    resources: tuple[str, ...] = ()
     subject: str = ""
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
     store: str = ""
@@ -317,6 +329,7 @@ class AuthorizationServer:
     end_session_endpoint: str = ""
     registration_endpoint: str = ""
     pushed_authorization_request_endpoint: str = ""
+    require_pushed_authorization_requests: bool = False
     jwks_uri: str = ""
     scopes_supported: tuple[str, ...] = ()
     grant_types_supported: tuple[str, ...] = ()

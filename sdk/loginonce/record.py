@@ -125,6 +125,7 @@ def _as_json(grant: Grant) -> dict[str, Any]:
         "marker": grant.marker and _members(grant.marker),
         "failure": grant.failure and _members(grant.failure),
         "scope": grant.scope,
+        **({"resources": list(grant.resources)} if grant.resources else {}),
         "subject": grant.subject,
         "claims": dict(grant.claims),
         "store": grant.store,
@@ -157,6 +158,7 @@ def _from_json(stored: dict[str, Any]) -> Grant:
         marker=None if stored["marker"] is None else _marker(stored["marker"]),
         failure=None if stored["failure"] is None else _failure(stored["failure"]),
         scope=_text(stored, "scope"),
+        resources=_texts({"resources": [], **stored}, "resources"),
         subject=_text(stored, "subject"),
         claims=stored["claims"],
         store=_text(stored, "store"),
@@ -204,6 +206,13 @@ def _text(stored: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(name)
     return value
+
+
+def _texts(stored: dict[str, Any], name: str) -> tuple[str, ...]:
+    values = stored[name]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(name)
+    return tuple(values)
 
 
 def _secret(stored: dict[str, Any], name: str) -> Secret | None:

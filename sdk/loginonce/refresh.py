@@ -36,8 +36,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias, assert_never
 
+from .claims import unverified_claims
 from .errors import Reason
-from .idtoken import contradiction, unverified_claims
+from .idtoken import contradiction
 from .model import Failure, Grant, GrantKey, Marker, Order, Secret, TokenSet, scope_set
 from .wire import LONGEST_RETRY_AFTER, Busy, Granted, Lost, Misconfigured, Refused, Reply, TokenAnswer, Unsent
 
@@ -183,6 +184,8 @@ def decide(
         if grant.state in ("ACTIVE", "SPENDING"):
             return Problem("login", "scope", missing)
         token = None
+    elif token is None and not _asked_for(grant, want.resource) and grant.state in ("ACTIVE", "SPENDING"):
+        return Problem("login", "scope", want.resource)
     band = freshness(token, want, policy, now)
     if band == "FRESH" and token is not None:
         return Use(token)
@@ -191,6 +194,11 @@ def decide(
     if obstacle is None:
         return Renew(usable)
     return Use(usable) if usable is not None else obstacle
+
+
+def _asked_for(grant: Grant, resource: str) -> bool:
+    """Whether a token for that API may be had (RFC 8707 §2.2: of those the login was asked for)."""
+    return not resource or resource in grant.resources or grant.renewal == "client_credentials"
 
 
 def shortfall(grant: Grant, scope: frozenset[str], *, dpop: bool) -> str:
@@ -763,14 +771,16 @@ def grant_of_login(
     scope: frozenset[str],
     subject: str = "",
     claims: dict[str, object] | None = None,
-    resource: str = "",
+    resources: tuple[str, ...] = (),
     renewal: Literal["refresh_token", "client_credentials"] = "refresh_token",
 ) -> Grant:
     """The record that a sign-in makes, in an epoch of its own.
 
     Epochs are POSIX seconds unless the last one was later: so they rise even past a record that was set aside
-    or deleted, and a process that knew the old one does not take the new for an older copy.
+    or deleted, and a process that knew the old one does not take the new for an older copy.  `resources` are the APIs
+    that were asked for; the answer's access token is for the first.
     """
+    resource = resources[0] if resources else ""
     requested = " ".join(sorted(scope))
     granted = " ".join(sorted(scope | scope_set(answer.scope)))
     tokens = () if not answer.access_token else (answer.token_set(asked_at, scope=requested, resource=resource),)
@@ -782,6 +792,7 @@ def grant_of_login(
         refresh_expires_at=answer.refresh_expires_at(asked_at),
         tokens=tokens,
         scope=granted,
+        resources=resources,
         subject=subject,
         claims=claims or {},
         dpop_key=answer.dpop_key,

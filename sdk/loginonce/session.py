@@ -15,17 +15,17 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack, overload
 
 import requests
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import get_auth_from_url
 
 from .address import origin, secure
-from .bearer import BearerAuth, answer_401, forget, learn, put_on, take_off
+from .bearer import WORTH_A_LOOK, BearerAuth, answer_401, forget, learn, put_on, take_off
 from .client import Discovery, Provider
 from .config import Settings, key_file, key_or_path, open_store, settings
-from .errors import ConfigurationError, LoginonceError, LoginRequired
+from .errors import ConfigurationError, LoginonceError, LoginRequired, StepUpRequired
 from .home import at_fork_in_child, state_folder
 from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Secret, TokenSet, scope_set
 from .refresh import Policy, Problem, fresh_span, grant_of_logout
@@ -37,6 +37,13 @@ from .transport import Route, Transport
 from .wire import Members
 
 if TYPE_CHECKING:
+    from .derived import ExchangedSource
+    from .environment import Environment
+    from .exchange import ExchangedToken
+    from .introspection import LoginCheck
+    from .login.flow import Presenter
+    from .login.signin import SignIn
+    from .watch import Keeper, KeptFresh, Watcher
 
     class Place(TypedDict, total=False):
         """What a known provider's address is made of (see `providers`)."""
@@ -51,14 +58,13 @@ if TYPE_CHECKING:
         pool: str
         project: str
 
-    from .environment import Environment
-    from .login.flow import Presenter
-    from .login.signin import SignIn
-    from .watch import Keeper, KeptFresh, Watcher
 
 __all__ = ["LoggedOut", "Session"]
 
 log = logging.getLogger("loginonce")
+
+
+_Flow: TypeAlias = str | StepUpRequired | None
 
 
 class _Given(TypedDict, total=False):
@@ -70,6 +76,9 @@ class _Given(TypedDict, total=False):
     tokens: Mapping[str, Any] | None
     timeout: float | None
     presenter: Presenter | None
+    scope: str
+    prompt: str
+    challenge: StepUpRequired | None
 
 
 def presenter_here(here: Environment, *, qr: bool = False) -> Presenter:
@@ -214,13 +223,15 @@ class Session(requests.Session):
             provider,
             policy=made.policy,
             scope=scope_set(made.scope),
-            resource=made.resource,
+            resource=made.resource.partition(" ")[0],
             renewal="client_credentials" if made.grant == "client_credentials" else "refresh_token",
             hint=_HAND_OUT
             if isinstance(store, HandedStore)
             else f"Call .login() on the session, or run in a terminal: {made.command}",
             dpop=made.dpop,
         )
+        self._narrowed: dict[tuple[str, str], LoginSource] = {}
+        self._exchanged: dict[tuple[str, ...], ExchangedSource] = {}
         self._bearer = BearerAuth(self.source)
         self.auth = self._bearer
         _sessions.add(self)
@@ -250,7 +261,65 @@ class Session(requests.Session):
         grant = self.source.grant()
         if grant is None or grant.state == "LOGGED_OUT":
             return None
-        return Account.of(grant, self.settings.resource)
+        return Account.of(grant, self.source.resource)
+
+    def token(self, *, resource: str = "", scope: str = "") -> TokenSet:
+        """An access token that is good now, for one of the login's APIs (RFC 8707), or for less scope than it has.
+
+        All of them are renewed by one refresh token, and kept beside each other in the login, for every process.
+        Raises what `TokenSource.token` raises.
+        """
+        if not (resource or scope):
+            return self.source.token()
+        narrowed = self._narrowed.get((resource, scope))
+        if narrowed is None:
+            narrowed = self._narrowed.setdefault(
+                (resource, scope), self.source.narrowed(resource=resource, scope=scope)
+            )
+        return narrowed.token()
+
+    def exchange(
+        self, *, audience: str = "", resource: str = "", scope: str = "", requested_token_type: str = ""
+    ) -> ExchangedToken:
+        """A token for another audience, for which the provider takes this login's access token (RFC 8693).
+
+        This process keeps it until near its end, or until somebody signs in or out.  Raises what `TokenSource.token`
+        raises, and `ErrorResponse` where the provider gives none.
+        """
+        # Imported here, as below: who does not use it does not pay for it.
+        from .derived import ExchangedSource
+
+        wanted = (audience, resource, scope, requested_token_type)
+        exchanged = self._exchanged.get(wanted)
+        if exchanged is None:
+            made = ExchangedSource(
+                self.source, audience=audience, resource=resource, scope=scope, requested_token_type=wanted[3]
+            )
+            exchanged = self._exchanged.setdefault(wanted, made)
+        return exchanged.token()
+
+    def check(self) -> LoginCheck:
+        """Whether the login is still alive at the provider: by introspection (RFC 7662), else by userinfo.
+
+        It spends no refresh token, unless the access token has ended: then it is renewed, as the next request would do
+        it.  Where the provider does not say, `active` is None, and the login is kept.  Raises `StoreError`.
+        """
+        from .derived import check_login
+
+        return check_login(self.source)
+
+    @property
+    def missing_scope(self) -> frozenset[str]:
+        """What the login was asked for and its access token was not granted; a sign-in would ask in vain again.
+
+        Asks nobody, as `account`.  `offline_access` and `openid` are left out, which some providers never name.
+        Raises `StoreError`.
+        """
+        grant = self.source.grant()
+        token = grant.token_for(self.source.resource) if grant else None
+        if grant is None or token is None:
+            return frozenset()
+        return scope_set(grant.scope) - scope_set(token.scope) - {"offline_access", "openid"}
 
     @property
     def logged_in(self) -> bool:
@@ -283,7 +352,7 @@ class Session(requests.Session):
         from .watch import Watcher, why_over
 
         if self._watcher is None:
-            source, resource = self.source, self.settings.resource
+            source, resource = self.source, self.source.resource
 
             def describe(kind: ChangeKind, grant: Grant) -> Change:
                 over = why_over(source, grant) if kind in ("logout", "ended") else None
@@ -320,12 +389,12 @@ class Session(requests.Session):
     # ── signing in and out ───────────────────────────────────────────────────────────────────────────────
 
     @overload
-    def login(self, flow: str | None = None, *, wait: Literal[True] = True, **given: Unpack[_Given]) -> Account: ...
+    def login(self, flow: _Flow = None, *, wait: Literal[True] = True, **given: Unpack[_Given]) -> Account: ...
     @overload
-    def login(self, flow: str | None = None, *, wait: Literal[False], **given: Unpack[_Given]) -> SignIn: ...
+    def login(self, flow: _Flow = None, *, wait: Literal[False], **given: Unpack[_Given]) -> SignIn: ...
     def login(
         self,
-        flow: str | None = None,
+        flow: _Flow = None,
         *,
         wait: bool = True,
         force: bool = False,
@@ -334,15 +403,24 @@ class Session(requests.Session):
         tokens: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         presenter: Presenter | None = None,
+        scope: str = "",
+        prompt: str = "",
+        challenge: StepUpRequired | None = None,
     ) -> Account | SignIn:
         """Be signed in: return at once where any program of this person is, else renew, else ask.
 
         `flow` is `browser`, `device` or `paste` (default: what fits, see `login.choose`).  `wait=False` returns
         the `SignIn` that is under way.  `force` asks even if there is a login.  `username` and `password` are for
         servers that offer nothing better, `tokens` for a token answer that is at hand.  `timeout`: seconds that a
-        person has.  `presenter` shows the prompt (default: what fits the terminal or notebook).  Raises
-        `LoginFailed`, and what the provider or the store have to say.
+        person has.  `presenter` shows the prompt (default: what fits the terminal or notebook).
+
+        `scope` is asked for on top of what the login has, which stays as it is where the person does not agree.
+        `challenge`, which may also stand in the place of `flow`, is a `StepUpRequired`: the person signs in as strongly
+        and as freshly as the API wants.  `prompt` is for the provider (OIDC Core §3.1.2.1), such as `login` or
+        `select_account`.  Raises `LoginFailed`, and what the provider or the store have to say.
         """
+        if isinstance(flow, StepUpRequired):
+            flow, challenge = None, flow
         if isinstance(self.source.store, HandedStore):
             raise LoginRequired(f"nobody signs in to {self.source.key} here", reason="expired", hint=_HAND_OUT)
         # Imported here: a program that never signs in does not need it.
@@ -369,10 +447,13 @@ class Session(requests.Session):
             timeout=timeout,
             here=here,
             start=not wait,
+            scope=scope,
+            prompt=prompt,
+            challenge=challenge,
         )
         return sign_in.wait() if wait else sign_in
 
-    async def login_async(self, flow: str | None = None, **given: Unpack[_Given]) -> Account:
+    async def login_async(self, flow: _Flow = None, **given: Unpack[_Given]) -> Account:
         """What `login` does, for an event loop, which goes on meanwhile."""
         sign_in = self.login(flow, wait=False, **given)
         given = {}  # what was handed in shows nowhere, also in a traceback through here
@@ -571,15 +652,20 @@ class _Hop:
         if self._token is None:
             return None
         learn(self._token, response)
-        if response.status_code != 401:
+        if response.status_code not in WORTH_A_LOOK:
             return None
         extract_cookies_to_jar(session.cookies, self._request, response.raw)  # type: ignore[no-untyped-call]  # requests'
-        return answer_401(
-            session.source,
-            self._token,
-            response,
-            lambda again: session.get_adapter(url=again.url or "").send(again, **settings),
-        )
+        try:
+            return answer_401(
+                session.source,
+                self._token,
+                response,
+                lambda again: session.get_adapter(url=again.url or "").send(again, **settings),
+            )
+        except StepUpRequired as wanted:
+            known = session.source.memory()
+            wanted.epoch = known.epoch if known else 0
+            raise
 
     def keep_in_mind(self, response: requests.Response, **_: Any) -> None:
         """After all other hooks, for the next hop."""

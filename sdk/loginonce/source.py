@@ -38,10 +38,10 @@ from .errors import (
     TransportError,
 )
 from .home import at_fork_in_child, process_identity
-from .model import Grant, GrantKey, Order, TokenSet
+from .model import Grant, GrantKey, Order, TokenSet, scope_set
 from .refresh import Policy, Problem, Renew, Use, Want
 from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
-from .wire import Lost, Reply
+from .wire import Granted, Lost, Reply
 
 __all__ = ["LoginSource", "TokenSource"]
 
@@ -77,7 +77,9 @@ class _Known(NamedTuple):
 class LoginSource:
     """Tokens of one stored login, renewed by whichever of its processes is first.
 
-    `hint` is the exact next command when a person has to sign in.
+    `scope` is what the login has to cover.  `resource` is the API that the access tokens are for (RFC 8707),
+    `for_scope` the narrower scope that they are for, "" being whatever the login has.  `hint` is the exact next command
+    when a person has to sign in.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class LoginSource:
         policy: Policy | None = None,
         scope: frozenset[str] = frozenset(),
         resource: str = "",
+        for_scope: str = "",
         renewal: Literal["refresh_token", "client_credentials"] = "refresh_token",
         hint: str = "",
         dpop: bool = False,
@@ -98,7 +101,7 @@ class LoginSource:
         self.provider = provider
         self.policy = policy or Policy()
         self.hint = hint
-        self._want = Want(key, resource=resource, scope=scope, renewal=renewal, dpop=dpop)
+        self._want = Want(key, resource, for_scope, scope | scope_set(for_scope), renewal=renewal, dpop=dpop)
         self._known: _Known | None = None
         self._memory = Snapshot(None, None, settled=False)
         self._highest: Order = (0, 0, 0)
@@ -120,8 +123,33 @@ class LoginSource:
     def renew(self) -> TokenSet:
         """A new access token now, however young the present one is; one that another process just got counts."""
         grant = self.grant()
-        token = grant.token_for(self._want.resource) if grant else None
+        token = self._token_in(grant)
         return self._usable(self._obtain(token.fingerprint if token else "", force=True))
+
+    def narrowed(self, *, resource: str = "", scope: str = "") -> LoginSource:
+        """Access tokens of the same login for one of its APIs, or for less scope: renewed by the same refresh token."""
+        want = self._want
+        return LoginSource(
+            self.key,
+            self.store,
+            self.provider,
+            policy=self.policy,
+            scope=want.scope,
+            resource=resource or want.resource,
+            for_scope=" ".join(sorted(scope_set(scope))),
+            renewal=want.renewal,
+            hint=self.hint,
+            dpop=want.dpop,
+        )
+
+    def _token_in(self, grant: Grant | None) -> TokenSet | None:
+        return grant.token_for(self._want.resource, self._want.for_scope) if grant else None
+
+    def tell_if_narrowed(self, grant: Grant, scope: str) -> None:
+        """Warn where a refresh brought less scope than the access token before had; no word of it is no change."""
+        before = self._token_in(grant)
+        if before and scope and (lost := scope_set(before.scope) - scope_set(scope) - {"offline_access", "openid"}):
+            log.warning("%s granted less than before: without %s", self.key, " ".join(sorted(lost)))
 
     def _usable(self, token: TokenSet) -> TokenSet:
         if not token.fits and token.dpop_key is not None:
@@ -186,7 +214,7 @@ class LoginSource:
         if grant is None:
             return
         self._highest = max(self._highest, grant.order)
-        token = grant.token_for(self._want.resource)
+        token = self._token_in(grant)
         enough = not refresh.shortfall(grant, self._want.scope, dpop=self._want.dpop)
         if snapshot.settled and token is not None and token.fits and enough:
             self._known = _Known(snapshot.stamp, token, *refresh.fresh_span(token, self.policy))
@@ -465,6 +493,8 @@ class _Run:
             log.exception("a token request failed in an unforeseen way")
             reply = Lost(f"unforeseen: {type(error).__name__}")
         log.info("renewing %s: %s", self._source.key, type(reply).__name__)
+        if isinstance(reply, Granted):
+            self._source.tell_if_narrowed(grant, reply.answer.scope)
         return refresh.Answered(reply, asked_at)
 
 

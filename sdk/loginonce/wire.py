@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from .address import web_address
+from .claims import shallow
 from .errors import ErrorResponse, InvalidGrant, ProtocolError
 from .model import AuthorizationServer, Secret, TokenSet
 from .providers import ANY, Dialect
@@ -44,6 +45,8 @@ __all__ = [
     "judge_token",
     "oauth_error",
     "require_state",
+    "seconds",
+    "successful",
     "token_form",
 ]
 
@@ -247,6 +250,19 @@ def judge_token(answer: Answer, dialect: Dialect = ANY) -> TokenAnswer:
     return granted
 
 
+def successful(answer: Answer, what: str) -> Members:
+    """The members of any other answer that holds a JSON object and no error; `what` says what did not succeed.
+
+    Raises `ErrorResponse` or `ProtocolError`.
+    """
+    content = _json_object(answer.body)
+    if not 200 <= answer.status < 300 or (content is not None and _error_members(content, ANY)):
+        raise error_response(answer, what)
+    if content is None or not shallow(content):
+        raise ProtocolError(f"{what}: its answer is not a JSON object")
+    return Members(content)
+
+
 def error_response(answer: Answer, what: str, dialect: Dialect = ANY) -> ErrorResponse:
     """The error that an answer holds, for people (RFC 6749 §5.2)."""
     content = _json_object(answer.body)
@@ -318,11 +334,11 @@ def _token_answer(content: Mapping[str, Any] | None) -> TokenAnswer | Lost:
     return TokenAnswer(
         access_token=access_token,
         token_type=_token_type(content.get("token_type")),
-        expires_in=_seconds(content.get("expires_in")),
+        expires_in=seconds(content.get("expires_in")),
         refresh_token=_secret(content, "refresh_token"),
         # Keycloak's name, and GitHub's.
-        refresh_expires_in=_seconds(content.get("refresh_expires_in"))
-        or _seconds(content.get("refresh_token_expires_in")),
+        refresh_expires_in=seconds(content.get("refresh_expires_in"))
+        or seconds(content.get("refresh_token_expires_in")),
         scope=_scope(content.get("scope")),
         id_token=_secret(content, "id_token"),
     )
@@ -341,7 +357,7 @@ def _token_type(value: object) -> str:
     return "DPoP" if value.lower() == "dpop" else for_people(value, 40)
 
 
-def _seconds(value: object) -> float | None:
+def seconds(value: object) -> float | None:
     """A life time as a number or as text; None for what is missing, not a number, or not positive."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -467,6 +483,6 @@ def judge_device_authorization(answer: Answer, dialect: Dialect = ANY) -> Device
         user_code=for_people(user_code, 100),
         verification_uri=for_people(uri, 2000),
         verification_uri_complete=for_people(complete, 2000),
-        expires_in=_seconds(content.get("expires_in")) or 600.0,
-        interval=_seconds(content.get("interval")) or 5.0,
+        expires_in=seconds(content.get("expires_in")) or 600.0,
+        interval=seconds(content.get("interval")) or 5.0,
     )

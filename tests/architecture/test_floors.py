@@ -14,11 +14,11 @@ import loginonce
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(loginonce.__file__).parent
 PURE = (
-    "errors", "address", "model", "providers/__init__", "providers/facts", "record", "challenge", "wire",
-    "authentication", "dpop", "metadata", "idtoken", "refresh",
+    "errors", "address", "claims", "model", "providers/__init__", "providers/facts", "record", "wire", "idtoken",
+    "authentication", "challenge", "dpop", "exchange", "introspection", "metadata", "pushed", "registration", "refresh",
 )  # fmt: skip
 LOW = (
-    *PURE, "transport", "home", "text", "client", "source", "watch",
+    *PURE, "transport", "home", "text", "client", "source", "watch", "derived", "register",
     "stores/__init__", "stores/base", "stores/file", "stores/locks", "stores/memory",
 )  # fmt: skip
 

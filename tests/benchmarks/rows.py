@@ -56,7 +56,8 @@ class Figure:
         """Whether the target is met; None where there is none, or nothing to be measured."""
         if self.target is None or math.isnan(self.measured):
             return None
-        return self.measured >= self.target if self.at_least else self.measured <= self.target
+        shown = round(self.measured, 2)
+        return shown >= self.target if self.at_least else shown <= self.target
 
 
 @dataclass

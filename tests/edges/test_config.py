@@ -245,7 +245,8 @@ def test_a_name_that_toml_would_have_to_quote_is_refused(file: Path, name: str) 
 
 
 def test_the_command_names_a_profile_if_there_is_one() -> None:
-    assert FULL.command == "loginonce login full"
+    assert replace(FULL, account="").command == "loginonce login full"
+    assert replace(FULL, account="grace").command == "loginonce login full --account grace"
 
 
 def test_the_command_says_everything_that_matters_and_can_be_pasted_into_a_shell() -> None:

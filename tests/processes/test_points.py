@@ -50,7 +50,9 @@ class FakeStage:
         self._nobody_has_looked = False
 
     def expire(self) -> None:
+        began = time.monotonic()
         self._age(self._owner, ends_in=-1)
+        self._slowness = time.monotonic() - began  # of this store on this machine now
 
     def prepare(self, way: Way, column: Column, holder: Callable[[], None]) -> None:
         provider = self._provider
@@ -65,7 +67,7 @@ class FakeStage:
             case "logged out":
                 provider.faults.add(Fault.delay(0.2))
             case "waited":
-                provider.faults.add(Fault.delay(0.8))  # long enough for the other one to come, however busy it is here
+                provider.faults.add(Fault.delay(0.4 + 8 * self._slowness))  # until the other one has come to the lock
                 holder()
                 self._until(lambda: provider.stats.refreshes)
 

@@ -500,9 +500,9 @@ def test_a_login_that_ran_out_is_told_as_that_after_one_question(keycloak: Keycl
     grant = lab.source.grant()
     assert grant is not None
     assert grant.refresh_expires_at is not None
-    assert grant.refresh_expires_at - grant.tokens[0].received_at == 3
+    assert 1 <= grant.refresh_expires_at - grant.tokens[0].received_at <= 3  # it counts in whole seconds
     keycloak.reset()
-    let_pass(grant.refresh_expires_at + 1.1)
+    time.sleep(3 + 1.1)  # it was issued before now, if perhaps later than we had asked for it
     for _ in range(3):
         with pytest.raises(LoginRequired) as caught:
             lab.get(keycloak.api)

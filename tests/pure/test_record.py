@@ -30,6 +30,7 @@ FULL = Grant(
     marker=Marker("f" * 12, "n", "host/boot/1/2", 1.0, 21.0, 2),
     failure=Failure("f" * 12, "lost", "reset by peer", 22.0, 4),
     scope="a b",
+    resources=("https://api", "https://other"),
     subject="ada",
     claims={"sub": "ada", "roles": ["admin", "ä"], "nested": {"n": None}},
     store="0123",
@@ -66,6 +67,7 @@ def grants(draw: st.DrawFn) -> Grant:
         marker=draw(markers) if state == "SPENDING" else None,
         failure=draw(st.none() | st.builds(Failure, texts, texts, texts, times, counts)),
         scope=draw(texts),
+        resources=tuple(draw(st.lists(texts, max_size=2))),
         subject=draw(texts),
         claims=draw(st.dictionaries(texts, values, max_size=3)),
         store=draw(texts),
@@ -221,6 +223,8 @@ def test_a_sealed_record_that_makes_no_sense_is_corrupt(data: bytes) -> None:
         pytest.param(with_members(marker={}), id="an empty marker"),
         pytest.param(with_members(failure=0), id="a failure that is a number"),
         pytest.param(with_members(claims=[["a", 1]]), id="claims that are a list"),
+        pytest.param(with_members(resources="https://api"), id="resources that are a text"),
+        pytest.param(with_members(resources=[5]), id="a resource that is a number"),
         pytest.param(with_members(refresh_expires_at="12"), id="a time that is a text"),
         pytest.param(with_members(refresh_expires_at=float("nan")), id="a time that is not a number"),
         pytest.param(with_members(refresh_expires_at=10**400), id="a time that no float holds"),
@@ -233,6 +237,12 @@ def test_a_sealed_record_with_a_member_of_the_wrong_type_is_corrupt(data: bytes)
 
 def test_members_that_a_newer_minor_version_adds_are_ignored() -> None:
     assert decode(with_members(later="yes")) == FULL
+
+
+def test_a_record_of_before_there_were_resources_is_read() -> None:
+    members = json.loads(DATA.split(b"\n")[1])
+    del members["resources"]
+    assert decode(sealed(members)) == replace(FULL, resources=())
 
 
 def test_a_record_without_marker_and_failure_is_read() -> None:

@@ -6,6 +6,7 @@ import getpass
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -17,12 +18,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from ..config import GrantType, Settings, add_profile, open_store, profile_name, profiles, set_store, settings
+from ..config import GrantType, Settings, add_profile, open_store, profile_name, profiles, set_member, settings
 from ..environment import detect
 from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceError, LoginRequired, TransportError
 from ..home import config_file
+from ..login.browser import DEFAULT_REDIRECT_URI
 from ..login.text import good_for
-from ..model import Account, scope_set
+from ..model import Account, Secret, scope_set
 from ..providers import known, names, recognised
 from ..session import Session, presenter_here
 from ..text import moment, plain, say
@@ -124,8 +126,8 @@ def _named(profile: str | None) -> str | None:
     )
 
 
-def _session(profile: str | None) -> Session:
-    return _advised(Session(_named(profile)))
+def _session(profile: str | None, account: str | None = None) -> Session:
+    return _advised(Session(_named(profile), account=account))
 
 
 def _advised(session: Session) -> Session:
@@ -145,6 +147,7 @@ def _complete_provider(_context: click.Context, _parameter: click.Parameter, inc
 
 _FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _PROFILE = click.argument("profile", required=False, shell_complete=_complete)
+_ACCOUNT = click.option("--account", metavar="NAME", help="Which of several logins at one provider.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -296,6 +299,7 @@ def _refuse_other_settings(profile: str | None, asked: dict[str, str]) -> None:
             raise click.UsageError(f"two issuers are given: {name} and {asked['issuer']}")
         return
     there = settings(name)
+    asked = {option: value for option, value in asked.items() if option != "account"}  # it has several
     present = {option: there.dialect.name if option == "provider" else getattr(there, option) for option in asked}
     other = [option for option, value in asked.items() if not _same(option, value, present[option])]
     if other:
@@ -426,13 +430,16 @@ def _news(what: str, account: Account, made: Settings) -> str:
 
 @loginonce.command()
 @_PROFILE
-def token(profile: str | None) -> None:
+@_ACCOUNT
+@click.option("--resource", default="", metavar="ADDRESS", help="The API that it is for, of those the login is for.")
+@click.option("--for-scope", "scope", default="", metavar="SCOPES", help="For no more than that.")
+def token(profile: str | None, *, account: str | None, resource: str, scope: str) -> None:
     """Print an access token that is good now, and nothing else.
 
     It is renewed first if need be.  Nobody is ever asked: where a person has to sign in, nothing is printed and
     the exit code is 4.
     """
-    usable = _session(profile).source.token()
+    usable = _session(profile, account).token(resource=resource, scope=scope)
     if usable.dpop_key is not None:
         say("This token is bound to a key of its login (DPoP): without a proof by that key no API takes it")
     sys.stdout.write(f"{usable.access_token}\n")
@@ -441,9 +448,10 @@ def token(profile: str | None) -> None:
 
 @loginonce.command()
 @_PROFILE
-def refresh(profile: str | None) -> None:
+@_ACCOUNT
+def refresh(profile: str | None, *, account: str | None) -> None:
     """Renew the access token now, however long it would be good."""
-    session = _session(profile)
+    session = _session(profile, account)
     renewed = session.source.renew()
     until = f"; good until {moment(renewed.expires_at, time.time())}" if renewed.expires_at is not None else ""
     say(f"Renewed the login for {session.source.key}{until}")
@@ -451,9 +459,10 @@ def refresh(profile: str | None) -> None:
 
 @loginonce.command()
 @_PROFILE
-def logout(profile: str | None) -> None:
+@_ACCOUNT
+def logout(profile: str | None, *, account: str | None) -> None:
     """End the login for every program that shares it, and revoke it at the provider."""
-    session = _session(profile)
+    session = _session(profile, account)
     if session.account is None:
         say(f"Nobody was signed in to {session.source.key}")
         return
@@ -492,7 +501,7 @@ def move(profile: str | None, address: str, origin: str | None) -> None:
     was_moved = moved(key, source, target)
     say(f"{'Moved' if was_moved else 'It had been moved already:'} the login for {key} to {target.identity}")
     if made.profile:
-        say(f"The profile {made.profile!r} in {set_store(made.profile, address)} uses it there")
+        say(f"The profile {made.profile!r} in {set_member(made.profile, 'store', address)} uses it there")
     else:
         say("Programs that use it there name that store, or have it in LOGINONCE_STORE")
 
@@ -517,32 +526,33 @@ def seal(profile: str | None, *, new_key: bool) -> None:
 
 @loginonce.command()
 @_PROFILE
-@click.option("--all", "everything", is_flag=True, help="All profiles, and logins without one.")
+@_ACCOUNT
+@click.option("--all", "everything", is_flag=True, help="All profiles, all their accounts, and logins without one.")
 @click.option("--json", "as_json", is_flag=True, help="Always one JSON object; no token in it.")
-def status(profile: str | None, *, everything: bool, as_json: bool) -> int:
+def status(profile: str | None, *, account: str | None, everything: bool, as_json: bool) -> int:
     """Say who is signed in, as far as it is known here; nobody is asked.
 
     Without PROFILE: the one that is meant, or all where several could be.
     """
     try:
-        return _status(profile, everything=everything, as_json=as_json)
+        return _status(profile, account, everything=everything, as_json=as_json)
     except (LoginonceError, click.ClickException, OSError) as error:
         if as_json:
             print(json.dumps({"logins": [], "error": " ".join(_lines(error)).removeprefix("loginonce: ")}))
         raise
 
 
-def _status(profile: str | None, *, everything: bool, as_json: bool) -> int:
+def _status(profile: str | None, account: str | None, *, everything: bool, as_json: bool) -> int:
     # Imported here: `token` needs none of it.
     from ..standing import all_standings, standing_of
 
-    if profile and everything:
-        raise click.UsageError("name a profile or say --all, not both")
+    if (profile or account) and everything:
+        raise click.UsageError("name a profile or an account, or say --all, not both")
     now = time.time()
-    if not everything and profile is None:
+    if not everything and profile is None and account is None:
         named = os.environ.get("LOGINONCE_PROFILE") or os.environ.get("LOGINONCE_ISSUER")
         everything = not named and len(profiles()) != 1
-    standings = list(all_standings(now)) if everything else [standing_of(_named(profile), now)]
+    standings = list(all_standings(now)) if everything else [standing_of(_named(profile), now, account=account)]
     if as_json:
         print(json.dumps({"logins": [standing.json() for standing in standings], "error": None}, indent=2))
     else:
@@ -623,6 +633,96 @@ def list_providers(name: str | None, *, as_json: bool) -> None:
     else:
         for dialect in found:
             print(f"{dialect.name:<10}  {dialect.title}")
+
+
+# ── accounts, and whether they are alive ─────────────────────────────────────────────────────────────────
+
+
+@loginonce.command()
+@_PROFILE
+@click.argument("account", required=False)
+def switch(profile: str | None, account: str | None) -> None:
+    """Choose which ACCOUNT of a PROFILE programs use that name none; without ACCOUNT, name those there are.
+
+    Programs that run already stay with the one that they began with.
+    """
+    from ..standing import all_standings
+
+    name = _named(profile)
+    if name is None or name not in profiles():
+        raise click.UsageError("accounts are switched in a profile: name one of " + ", ".join(sorted(profiles())))
+    chosen = settings(name).account
+    there = {standing.account: standing for standing in all_standings(time.time()) if standing.profile == name}
+    if account is None:
+        for each, standing in sorted(there.items()):
+            who = plain(standing.name or standing.subject or standing.state.replace("_", " "))
+            print(f"{'*' if each == chosen else ' '} {plain(each) or '(unnamed)'}  {who}")
+        return
+    if account not in there:
+        raise click.UsageError(
+            f"nobody has signed in as {account!r}: do it with loginonce login {name} --account {shlex.quote(account)}"
+        )
+    say(f"The profile {name!r} in {set_member(name, 'account', account)} means {account or 'the unnamed account'} now")
+
+
+@loginonce.command()
+@_PROFILE
+@_ACCOUNT
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def check(profile: str | None, *, account: str | None, as_json: bool) -> int:
+    """Ask the provider whether a login is still alive; it is not changed by the answer.
+
+    Exits with 0 (it is), 4 (a person has to sign in) or 5 (the provider does not say).
+    """
+    session = _session(profile, account)
+    said = session.check()
+    if as_json:
+        print(json.dumps(said._asdict()))
+    else:
+        word = {True: "alive", False: "ended", None: "not known"}[said.active]
+        how = f", by {said.by}" if said.by else ""
+        say(f"The login for {session.source.key}: {word}{how}{f' ({plain(said.detail)})' if said.detail else ''}")
+    return {True: OK, False: LOGIN_REQUIRED, None: UNREACHABLE}[said.active]
+
+
+@loginonce.command()
+@click.argument("profile")
+@click.option("--issuer", metavar="ADDRESS", required=True, help="The provider's address.")
+@click.option("--scope", default="openid", show_default=True, metavar="SCOPES", help="What logins will ask for.")
+@click.option("--redirect-uri", metavar="ADDRESS", help="Where the browser comes back.  [default: this machine]")
+@click.option("--client-name", default="loginonce", metavar="NAME", help="What people are shown who sign in.")
+@click.option("--confidential", is_flag=True, help="With a secret, which is kept in a file that only you can read.")
+@click.option("--initial-access-token-stdin", is_flag=True, help="Read the token that lets us in from standard input.")
+def register(profile: str, *, initial_access_token_stdin: bool, **given: Any) -> None:
+    """Have a provider take this machine as its client, and make a PROFILE of it (RFC 7591).
+
+    For providers that offer it: no one has to make a client there first.
+    """
+    from ..register import register as registered
+    from ..register import save_registration
+
+    if profile_name(profile) in profiles():
+        raise click.UsageError(f"there is a profile {profile!r} already: choose another name")
+    token = Secret(_secret("Initial access token")) if initial_access_token_stdin else None
+    redirect_uri = given["redirect_uri"] or DEFAULT_REDIRECT_URI
+    asking = Session(given["issuer"], client_id="-", scope=given["scope"])
+    made = registered(
+        asking.source.provider,
+        client_name=given["client_name"],
+        redirect_uris=(redirect_uri,),
+        scope=given["scope"],
+        confidential=given["confidential"],
+        initial_access_token=token,
+    )
+    save_registration(asking.settings.issuer, made)
+    saved = replace(
+        asking.settings,
+        client_id=made.client.client_id,
+        token_endpoint_auth_method=made.client.token_endpoint_auth_method,
+        redirect_uri=given["redirect_uri"] or "",
+        profile=profile,
+    )
+    say(f"The profile {profile!r} is saved in {add_profile(saved)}: sign in with loginonce login {profile}")
 
 
 # ── seeing it work ───────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from ..config import Settings, from_environment, profiles
+from ..config import FROM_ENVIRONMENT, Settings, from_environment, profiles
 from ..environment import Environment, detect
 from ..errors import ConfigurationError, LoginFailed
 from ..home import config_file, has_ended, process_identity
@@ -20,7 +20,7 @@ from .finding import Finding, found, trouble
 
 __all__ = ["check_login", "check_record", "check_renewal", "check_settings", "check_sign_in", "standing"]
 
-_OF_THE_LOGIN = ("ISSUER", "CLIENT_ID", "CLIENT_SECRET", "SCOPE", "ACCOUNT", "STORE")
+_OF_THE_LOGIN = tuple(name.upper() for name in FROM_ENVIRONMENT)
 _OTHERS = ("HOME", "PROFILE", "FLOW", "ENVIRONMENT", "DEBUG", "SEAL_KEY")
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import html
 import logging
+import math
 import queue
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -25,7 +26,7 @@ from ..errors import ConfigurationError, ErrorResponse, LoginFailed, ProtocolErr
 from ..model import Secret, scope_set
 from ..providers import ANY
 from ..wire import judge_redirect, require_state
-from .flow import Prompt, SignedIn, Waiter
+from .flow import Prompt, SignedIn, Waiter, first
 
 __all__ = ["DEFAULT_REDIRECT_URI", "BrowserFlow"]
 
@@ -45,9 +46,13 @@ class _Request:
     nonce: str
     code_verifier: Secret
     url: str
+    resource: str
+    expires_in: float  # seconds within which the browser has to bring it there
 
     @classmethod
-    def make(cls, provider: Provider, *, redirect_uri: str, scope: str, resource: str) -> _Request:
+    def make(
+        cls, provider: Provider, *, redirect_uri: str, scope: str, resource: str, asks: Mapping[str, str]
+    ) -> _Request:
         # Imported here: importing loginonce must not cost what importing authlib does.
         from authlib.common.security import generate_token
         from authlib.oauth2.rfc7636 import create_s256_code_challenge
@@ -60,16 +65,21 @@ class _Request:
             )
         state, nonce, verifier = generate_token(32), generate_token(32), Secret(generate_token(64))
         scopes = scope_set(scope)
-        url = provider.authorization_url(
-            redirect_uri=redirect_uri,
-            scope=scope,
-            state=state,
-            nonce=nonce if "openid" in scopes else None,
-            code_challenge=create_s256_code_challenge(verifier),
-            code_challenge_method="S256",
-            resource=resource,
-        )
-        return cls(provider, redirect_uri, state, nonce if "openid" in scopes else "", verifier, url)
+        parameters = {
+            **asks,
+            "redirect_uri": redirect_uri,
+            "scope": scope,
+            "state": state,
+            "nonce": nonce if "openid" in scopes else "",
+            "code_challenge": create_s256_code_challenge(verifier),
+            "code_challenge_method": "S256",
+            "resource": resource,
+        }
+        pushed = provider.push(**parameters)
+        url = provider.authorization_url(**({"request_uri": pushed.request_uri} if pushed else parameters))
+        expires_in = pushed.expires_in if pushed else math.inf
+        nonce = nonce if "openid" in scopes else ""
+        return cls(provider, redirect_uri, state, nonce, verifier, url, resource, expires_in)
 
     def prompt(self, kind: str, patience: float) -> Prompt:
         return Prompt(
@@ -77,7 +87,7 @@ class _Request:
             self.provider.server.issuer,
             self.provider.client.client_id,
             url=self.url,
-            expires_at=time.time() + patience,
+            expires_at=time.time() + min(patience, self.expires_in),
         )
 
     def redeem(self, address: Secret) -> SignedIn:
@@ -95,7 +105,10 @@ class _Request:
             ) from None
         asked_at = time.time()
         answer = self.provider.authorization_code(
-            code, redirect_uri=self.redirect_uri, code_verifier=self.code_verifier
+            code,
+            redirect_uri=self.redirect_uri,
+            code_verifier=self.code_verifier,
+            resource=first(self.resource),
         )
         return SignedIn(answer, asked_at, self.provider.identify(answer, nonce=self.nonce or None))
 
@@ -106,8 +119,8 @@ class BrowserFlow:
 
     `redirect_uri` is what the client is registered with: with a port it is used exactly, without one a free
     port is taken.  `receive`: whether this machine waits there; without a receiver, and beside it, the address
-    of the last page can be brought by `deliver`; `or_paste`: where nothing can wait, that is enough.  `timeout` in
-    seconds.
+    of the last page can be brought by `deliver`; `or_paste`: where nothing can wait, that is enough.  `resource` may be
+    several, separated by spaces.  `asks` are further parameters of the request.  `timeout` in seconds.
     """
 
     provider: Provider
@@ -117,6 +130,7 @@ class BrowserFlow:
     timeout: float = 600.0
     receive: bool = True
     or_paste: bool = False
+    asks: Mapping[str, str] = field(default_factory=dict)
     _receiver: _Receiver | None = field(default=None, init=False)
     _request: _Request | None = field(default=None, init=False)
     _deadline: float = field(default=0.0, init=False)
@@ -133,7 +147,9 @@ class BrowserFlow:
                     raise
         try:
             address = self._receiver.address if self._receiver else self.redirect_uri
-            self._request = _Request.make(self.provider, redirect_uri=address, scope=self.scope, resource=self.resource)
+            self._request = _Request.make(
+                self.provider, redirect_uri=address, scope=self.scope, resource=self.resource, asks=self.asks
+            )
         except BaseException:
             self.close()
             raise

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..client import Provider
 from ..errors import ErrorResponse, LoginFailed, TransportError
 from ..model import Secret
 from ..wire import DeviceAuthorization
-from .flow import Prompt, SignedIn, Waiter
+from .flow import Prompt, SignedIn, Waiter, first
 
 __all__ = ["DeviceFlow"]
 
@@ -19,12 +20,15 @@ LONGEST_INTERVAL = 60.0
 
 @dataclass(slots=True)
 class DeviceFlow:
-    """The device flow.  `timeout` (seconds) is our own deadline: some servers say "pending" for ever."""
+    """The device flow.  `resource` may be several, separated by spaces.  `asks` are further parameters of the request.
+    `timeout` (seconds) is our own deadline: some servers say "pending" for ever.
+    """
 
     provider: Provider
     scope: str = ""
     resource: str = ""
     timeout: float = 600.0
+    asks: Mapping[str, str] = field(default_factory=dict)
     _device: DeviceAuthorization | None = field(default=None, init=False)
     _code_verifier: Secret = field(default=Secret(""), init=False)
     _deadline: float = field(default=0.0, init=False)
@@ -46,7 +50,7 @@ class DeviceFlow:
 
     def _authorization(self) -> DeviceAuthorization:
         try:
-            return self.provider.device_authorization(scope=self.scope, resource=self.resource)
+            return self.provider.device_authorization(scope=self.scope, resource=self.resource, **self.asks)
         except ErrorResponse as error:
             methods = self.provider.server.code_challenge_methods_supported
             if error.error != "invalid_request" or "S256" not in methods:
@@ -62,6 +66,7 @@ class DeviceFlow:
             resource=self.resource,
             code_challenge=create_s256_code_challenge(self._code_verifier),
             code_challenge_method="S256",
+            **self.asks,
         )
 
     def finish(self, wait: Waiter) -> SignedIn:
@@ -74,7 +79,9 @@ class DeviceFlow:
             trouble = ""
             asked_at = time.time()
             try:
-                answer = self.provider.device_token(self._device.device_code, code_verifier=self._code_verifier)
+                answer = self.provider.device_token(
+                    self._device.device_code, resource=first(self.resource), code_verifier=self._code_verifier
+                )
             except TransportError as error:
                 trouble = str(error)
                 interval = min(LONGEST_INTERVAL, interval * 1.5)

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
+from ..claims import unverified_claims
 from ..client import Provider
 from ..dpop import require_key
 from ..errors import ConfigurationError
-from ..idtoken import unverified_claims
 from ..model import Account, Secret
 from ..wire import Answer, Members, TokenAnswer, judge_token
 
@@ -26,6 +26,7 @@ __all__ = [
     "Prompt",
     "SignedIn",
     "Waiter",
+    "first",
 ]
 
 Handed: TypeAlias = Mapping[str, Any]
@@ -88,14 +89,20 @@ class Waiter(Protocol):
 @dataclass(frozen=True, slots=True)
 class SignedIn:
     """What a sign-in brought: the answer, when it was asked for (POSIX seconds), who it is (claims), and the
-    scope that was asked for.
+    scope and resources that were asked for, separated by spaces.
     """
 
     answer: TokenAnswer
     asked_at: float
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
     scope: str = ""
+    resource: str = ""
     renewal: Literal["refresh_token", "client_credentials"] = "refresh_token"
+
+
+def first(resource: str) -> str:
+    """The API that a sign-in's own access token is for, of those it asks for."""
+    return resource.partition(" ")[0]
 
 
 class LoginFlow(Protocol):
@@ -134,7 +141,7 @@ class ClientCredentialsFlow(_Silent):
         """Ask once."""
         del wait
         asked_at = time.time()
-        answer = self.provider.client_credentials(scope=self.scope, resource=self.resource)
+        answer = self.provider.client_credentials(scope=self.scope, resource=first(self.resource))
         claims = {"sub": self.provider.client.client_id}
         return SignedIn(answer, asked_at, claims, renewal="client_credentials")
 
@@ -147,12 +154,13 @@ class PasswordFlow(_Silent):
     username: str
     password: Secret
     scope: str = ""
+    resource: str = ""
 
     def finish(self, wait: Waiter) -> SignedIn:
         """Ask once."""
         del wait
         asked_at = time.time()
-        answer = self.provider.password(self.username, self.password, scope=self.scope)
+        answer = self.provider.password(self.username, self.password, scope=self.scope, resource=first(self.resource))
         claims = self.provider.identify(answer) or {"preferred_username": self.username}
         return SignedIn(answer, asked_at, claims)
 

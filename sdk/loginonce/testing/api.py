@@ -80,7 +80,7 @@ class _API:
                 return redirect(request.args["to"], int(request.args.get("status", "302")))
             case "scope" if "admin" not in access.scope.split():
                 raise _ChallengeError(403, "insufficient_scope", scope="admin")
-            case "stepup":
+            case "stepup" if access.family.acr != "urn:example:mfa":
                 attributes = {"acr_values": "urn:example:mfa", "max_age": "60"}
                 raise _ChallengeError(401, "insufficient_user_authentication", **attributes)
             case "never":

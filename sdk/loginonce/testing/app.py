@@ -7,8 +7,9 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from loginonce.testing.api import add_api
 from loginonce.testing.dpop import ProofError, refused
-from loginonce.testing.grants import ADVERTISED_METHODS, GRANT_TYPES, Server
+from loginonce.testing.grants import ADVERTISED_METHODS, AUTH_METHODS, GRANT_TYPES, Server
 from loginonce.testing.pages import add_pages
+from loginonce.testing.standards import add_standards, metadata
 
 if TYPE_CHECKING:
     from loginonce.testing.provider import FakeProvider
@@ -24,6 +25,7 @@ def create_app(provider: "FakeProvider") -> Flask:
     server = Server(app, provider)
     _add_metadata(app, provider)
     _add_client_endpoints(app, server)
+    add_standards(app, server, AUTH_METHODS)
     add_pages(app, server)
     add_api(app, provider)
     app.after_request(lambda response: provider.proofs.supply(request, response))
@@ -78,6 +80,7 @@ def _add_metadata(app: Flask, provider: "FakeProvider") -> None:
             "token_endpoint_auth_methods_supported": ADVERTISED_METHODS,
             "token_endpoint_auth_signing_alg_values_supported": ["RS256", "ES256", "HS256"],
         }
+        document |= metadata(provider)
         if provider.device:
             document["device_authorization_endpoint"] = f"{at}/device_authorization"
         if provider.authorization_response_iss:

@@ -100,6 +100,16 @@ class Behaviour:
         loopback_any_port: Ignore the port of a loopback redirect URI (RFC 8252 section 7.3).
         loopback_hosts: The hosts of which that holds.
         redirect_uris: The registered redirect URIs of both clients.
+        pushed_requests: Pushed authorization requests (RFC 9126): "absent", "ok" or "required".
+        pushed_expires_in: Seconds within which the browser has to bring what was pushed.
+        introspection: "ok", "refuse" (401) or "absent" (404, and not in the metadata).
+        introspects_refresh_tokens: False: a refresh token is never said to be active.
+        registration: Of clients (RFC 7591): "absent", "open", or the token that lets one in.
+        exchange_audiences: For whom a token is exchanged (RFC 8693).
+        exchange_refusal: The error for a subject token that is not good.
+        strict_resources: Only the resources that a login asked for may be had by its refresh token (RFC 8707); for
+            any other one it is spent, and then refused, as npm's oidc-provider does it.
+        acr: Grants the first of the `acr_values` that are asked for (RFC 9470), unless it is False.
         dpop: What happens to a DPoP proof (RFC 9449): the tokens are bound to its key ("accepted"), there are no
             tokens without one ("required"), or nobody looks at it, and plain bearer tokens are issued ("ignored").
         dpop_nonces: A proof needs the latest nonce of the server, or of the API, which has others.
@@ -149,6 +159,15 @@ class Behaviour:
         "http://[::1]/",
         "https://service.example.org/callback",
     )
+    pushed_requests: Literal["absent", "ok", "required"] = "absent"
+    pushed_expires_in: int = 60
+    introspection: Literal["ok", "refuse", "absent"] = "absent"
+    introspects_refresh_tokens: bool = True
+    registration: str = "absent"
+    exchange_audiences: Collection[str] = frozenset()
+    exchange_refusal: str = "invalid_request"
+    strict_resources: bool = False
+    acr: bool = True
     dpop: Literal["accepted", "required", "ignored"] = "accepted"
     dpop_nonces: bool = False
     assertion_audience: Literal["issuer", "token_endpoint"] = "issuer"

@@ -36,6 +36,7 @@ from authlib.oauth2.rfc9207 import IssuerParameter
 from flask import Flask, g, request
 from joserfc.jwk import Key, OctKey, import_key
 
+from loginonce.testing.standards import EXCHANGE, InvalidTargetError
 from loginonce.testing.state import (
     CODE_LIFETIME,
     DEFAULT_DEVICE_INTERVAL,
@@ -128,7 +129,7 @@ class Client(ClientMixin):  # type: ignore[misc]
         return response_type == "code"
 
     def check_grant_type(self, grant_type: str) -> bool:
-        allowed = {"authorization_code", "refresh_token", DEVICE_CODE_GRANT_TYPE}
+        allowed = {"authorization_code", "refresh_token", DEVICE_CODE_GRANT_TYPE, EXCHANGE}
         if not self.public:
             allowed |= {"client_credentials", "password"}
         return grant_type in allowed
@@ -182,6 +183,8 @@ class _CodeGrant(rfc6749.AuthorizationCodeGrant):  # type: ignore[misc]
                 auth_time=provider.stamp(),
                 code_challenge=data.get("code_challenge"),
                 code_challenge_method=data.get("code_challenge_method"),
+                resources=tuple(request.args.getlist("resource")),
+                acr=request.args.get("acr_values", "").partition(" ")[0] if provider.acr else None,
                 expires_at=provider.now() + CODE_LIFETIME,
                 resource=data.get(provider.resource_parameter),
                 offline=all(data.get(name) == value for name, value in provider.offline_parameters.items()),
@@ -206,7 +209,10 @@ class _CodeGrant(rfc6749.AuthorizationCodeGrant):  # type: ignore[misc]
         # What was made with the code ends when the code comes a second time.
         provider: FakeProvider = self.server.provider
         made = provider.state.find(token["access_token"])
-        self.request.authorization_code.code.family = made.family if made else None
+        code: AuthorizationCode = self.request.authorization_code.code
+        code.family = made.family if made else None
+        if code.family is not None:
+            code.family.resources, code.family.acr = code.resources, code.acr
 
     def delete_authorization_code(self, bound: "_BoundCode") -> None:
         """Spent in `authenticate_user`."""
@@ -320,6 +326,8 @@ class _RefreshGrant(rfc6749.RefreshTokenGrant):  # type: ignore[misc]
                 jkt=g.jkt,
             )
         except RefusedError as error:
+            if error.reason == "invalid_target":
+                raise InvalidTargetError from error
             raise self._refused(value, error) from error
         provider.events.add("refresh", grant_type=self.GRANT_TYPE, token=value, user=user)
         if tokens.reused:
@@ -395,6 +403,7 @@ class _AddIDToken:
             user=grant.request.user if grant.GRANT_TYPE != "client_credentials" else None,
             nonce=code.nonce if code else None,
             auth_time=code.auth_time if code else None,
+            acr=code.acr if code else None,
         )
 
 
@@ -501,6 +510,12 @@ class Server(AuthorizationServer):  # type: ignore[misc]
         self.register_endpoint(_RevocationEndpoint)
         self.issuer = _Issuer(provider)
         self.issuer(self)
+
+    def admit(self, secret: str | None) -> str:
+        """Take one more client, and return its id (RFC 7591)."""
+        client_id = f"client-{secrets.token_hex(4)}"
+        self.provider.clients[client_id] = Client(self.provider, client_id, secret)
+        return client_id
 
     def validate_requested_scope(self, scope: str | None) -> None:
         """Refuse scopes that this provider does not know."""

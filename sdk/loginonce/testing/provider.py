@@ -74,9 +74,9 @@ class FakeProvider(Behaviour):
         tamper_signature: Break the signature of each ID token.
 
     A context manager; entering starts it. End points of the API, below `api("/")`: /redirect?to=URL&status=,
-    /scope (403 without the scope admin), /stepup (401, RFC 9470), /never (401 even for a live token), /open
-    (needs no token, tells whether an Authorization header came), anything else needs a live access token and
-    describes the request.
+    /scope (403 without the scope admin), /stepup (401 without the acr urn:example:mfa, RFC 9470), /never (401
+    even for a live token), /open (needs no token, tells whether an Authorization header came), anything else needs
+    a live access token and describes the request.
     """
 
     port: int = 0
@@ -264,15 +264,16 @@ class FakeProvider(Behaviour):
         user: str | None,
         nonce: str | None = None,
         auth_time: float | None = None,
+        acr: str | None = None,
     ) -> None:
         """Add the ID token when `openid` was granted to a person, and take out what should be missing."""
         if user and "openid" in answer["scope"].split():
-            answer["id_token"] = self._id_token(answer["access_token"], client_id, user, nonce, auth_time)
+            answer["id_token"] = self._id_token(answer["access_token"], client_id, user, nonce, auth_time, acr)
         for member in self.omit:
             answer.pop(member, None)
 
     def _id_token(
-        self, access_token: str, client_id: str, user: str, nonce: str | None, auth_time: float | None
+        self, access_token: str, client_id: str, user: str, nonce: str | None, auth_time: float | None, acr: str | None
     ) -> str:
         now = int(self.stamp())
         claims: Json = {
@@ -289,6 +290,8 @@ class FakeProvider(Behaviour):
             claims["nonce"] = nonce
         if auth_time is not None:
             claims["auth_time"] = int(auth_time)
+        if acr:
+            claims["acr"] = acr
         header: Json = {"alg": self.id_token_alg, "kid": self.keys.kid}
         if self.tamper_id_token:
             claims, header = self.tamper_id_token(claims, header)

@@ -52,6 +52,8 @@ class Family:
         scope: What was granted.
         jkt: The thumbprint of the key that its refresh tokens are bound to, or None (RFC 9449 section 5).
         ended: Why all its tokens are dead, or None.
+        resources: The APIs that it was asked for (RFC 8707); None: nobody has said.
+        acr: How strongly the person signed in.
     """
 
     client_id: str
@@ -60,6 +62,8 @@ class Family:
     jkt: str | None = None
     ended: str | None = None
     access_tokens: list["AccessToken"] = field(default_factory=list, repr=False)
+    resources: tuple[str, ...] | None = None
+    acr: str | None = None
 
     @property
     def subject(self) -> str:
@@ -120,6 +124,8 @@ class AuthorizationCode:
     dpop_jkt: str | None = None
     spent: bool = False
     family: Family | None = None
+    resources: tuple[str, ...] = ()
+    acr: str | None = None
 
 
 @dataclass(eq=False)
@@ -250,6 +256,8 @@ class State:
                 successor = self._successor(token, now).value
             elif behaviour.same_refresh_token:
                 successor = token.value
+            if behaviour.strict_resources and resource and resource not in (family.resources or ()):
+                raise RefusedError("invalid_target", user=family.user)
             return self._tokens(family, successor, scope or family.scope, resource, now, reused=spent, jkt=jkt)
 
     def _grace_covers(self, token: RefreshToken, now: float) -> bool:
@@ -306,6 +314,19 @@ class State:
             if token is None or token.revoked or token.family.ended or now >= token.expires_at:
                 return None
             return token
+
+    def derive(self, subject: AccessToken, scope: str, resource: str | None, now: float) -> Tokens:
+        """Make one more access token of the same login (RFC 8693)."""
+        with self._lock:
+            return self._tokens(subject.family, None, scope, resource, now)
+
+    def alive(self, token: AccessToken | RefreshToken, now: float) -> bool:
+        """Whether the API, or a refresh, would accept it."""
+        if isinstance(token, AccessToken):
+            return self.live_access_token(token.value, now) is not None
+        with self._lock:
+            over = token.expires_at is not None and now >= token.expires_at
+            return not (over or token.family.ended or token.spent_at is not None)
 
     def find(self, value: str) -> AccessToken | RefreshToken | None:
         """Return the token with this value, dead or alive."""

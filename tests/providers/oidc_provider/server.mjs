@@ -28,6 +28,9 @@ const settings = {
   rotation: true,
   id_token_claims: false, // true: name and email in the ID token too, not only at userinfo
   redirect_uris: ['http://127.0.0.1/callback'], // a native client: any port
+  par_required: false, // RFC 9126
+  registration: false, // RFC 7591, for everybody
+  resources: {}, // RFC 8707: the APIs, each with the format of its access tokens, "opaque" or "jwt"
   token_delay: 0, // seconds before the provider sees a token request
   drop_token_answers: 0, // so many refreshes are carried out, and their answers lost
   dpop_nonces: false, // true: the provider and the API each want a nonce of theirs in a proof
@@ -36,7 +39,9 @@ const settings = {
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
 const initialSettings = { ...settings };
-const settledAtStart = ['port', 'id_token_claims', 'redirect_uris', 'clients', 'tls'];
+const settledAtStart = [
+  'port', 'id_token_claims', 'redirect_uris', 'par_required', 'registration', 'resources', 'clients', 'tls',
+];
 
 const notebook = {
   client_id: 'notebook',
@@ -172,6 +177,17 @@ function configuration(aliases) {
       dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => settings.dpop_nonces },
       deviceFlow: { enabled: true },
       introspection: { enabled: true },
+      pushedAuthorizationRequests: { enabled: true, requirePushedAuthorizationRequests: settings.par_required },
+      registration: { enabled: settings.registration },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: () => undefined,
+        getResourceServerInfo: (_ctx, resource) => {
+          const accessTokenFormat = settings.resources[resource];
+          if (!accessTokenFormat) throw new errors.InvalidTarget();
+          return { scope: 'runs:read', audience: resource, accessTokenFormat, jwt: { sign: { alg: 'RS256' } } };
+        },
+      },
       mTLS: settings.tls ? {
         enabled: true,
         selfSignedTlsClientAuth: true,
@@ -282,6 +298,7 @@ async function protectedApi(ctx, provider) {
   ctx.body = {
     subject: token.accountId ?? token.clientId,
     client_id: token.clientId,
+    audience: token.aud ?? '',
     scope: token.scope ?? '',
     method: ctx.method,
     bytes: received.length,
