@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from . import authentication, dpop, idtoken, metadata, wire
@@ -34,12 +34,57 @@ from .pushed import Pushed, judge_pushed
 from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
 
-__all__ = ["Discovery", "Provider"]
+__all__ = ["Discovery", "Issuer", "Provider"]
 
 log = logging.getLogger("loginonce")
 
 BUDGET = 20.0
 """Seconds for any one request that is not a refresh."""
+
+
+class Issuer(Protocol):
+    """Whoever issues the tokens of a login: `Provider`, or a `backend.Backend` that knows no OAuth.
+
+    What a login needs of it once somebody is signed in, and to sign in by a password; the other ways to sign in are a
+    `Provider`'s own.
+    """
+
+    client: Client
+    dpop: bool
+    """Whether its tokens are to be bound to a key (RFC 9449)."""
+
+    @property
+    def server(self) -> AuthorizationServer:
+        """What is known of it, in the words of RFC 8414."""
+
+    def prepare(self, budget: float = BUDGET) -> wire.Reply | None:
+        """Learn what `refresh` needs; a `Reply` says why it could not be.  `budget`: seconds for all of it."""
+
+    def refresh(self, grant: Grant, *, resource: str, for_scope: str, budget: float) -> wire.Reply:
+        """Spend this record's refresh token.  Once; never raises."""
+
+    def password(self, username: str, password: str, *, scope: str, resource: str = "") -> wire.TokenAnswer:
+        """A person's tokens for their name and password."""
+
+    def identify(
+        self, answer: wire.TokenAnswer, *, nonce: str | None = None, at: float | None = None
+    ) -> dict[str, Any]:
+        """Who signed in, in the names of OpenID's claims; {} where it does not say."""
+
+    def revoke(self, token: Secret, hint: str) -> bool:
+        """Revoke a token; whether it says that it is gone.  Never raises."""
+
+    def introspect(self, token: Secret, hint: str) -> bool | None:
+        """Whether it says that a token is active; None where it does not say.  Never raises."""
+
+    def knows(self, token: TokenSet, subject: str) -> bool | None:
+        """Whether that person's access token is good there; None where it does not say.  Never raises."""
+
+    def end_session_url(self, **parameters: str | None) -> str:
+        """Where a browser ends its own session; "" if nowhere."""
+
+    def dpop_key(self) -> Secret | None:
+        """The key to which a login that begins here is to be bound; None where it is not to be."""
 
 
 @dataclass(frozen=True, slots=True)

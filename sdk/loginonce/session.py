@@ -23,7 +23,7 @@ from requests.utils import get_auth_from_url
 
 from .address import origin, secure
 from .bearer import WORTH_A_LOOK, BearerAuth, answer_401, forget, learn, put_on, take_off
-from .client import Discovery, Provider
+from .client import Discovery, Issuer, Provider
 from .config import Settings, key_file, key_or_path, open_store, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired, StepUpRequired
 from .home import at_fork_in_child, state_folder
@@ -130,7 +130,8 @@ class Session(requests.Session):
     environment says which (see `config`).  `issuer` and `provider` say the same by name, and `dialect` what that
     provider does otherwise.  `store` is a `TokenStore` or its address; `origins` names further origins, such as
     "https://files.example.org", to which a redirect may take the token; `server` overrides what the provider
-    says of itself (RFC 8414 names); `policy` says how the login is renewed.  Raises `ConfigurationError`.
+    says of itself (RFC 8414 names); `backend` says how a plain JSON back end speaks, which knows no OAuth, and the
+    first argument is its base address then; `policy` says how the login is renewed.  Raises `ConfigurationError`.
 
     Who this program is may be said by a `client_secret`, by a `private_key` (a file with a PEM or JWK) or by a
     `certificate` with its `certificate_key` (files): by a method of OIDC Core §9 or RFC 8705 §2 that the provider
@@ -160,6 +161,7 @@ class Session(requests.Session):
         store: TokenStore | str | None = None,
         origins: Iterable[str] = (),
         server: Mapping[str, Any] | None = None,
+        backend: Mapping[str, Any] | None = None,
         policy: Policy | None = None,
         issuer: str | None = None,
         provider: str | None = None,
@@ -169,6 +171,7 @@ class Session(requests.Session):
         super().__init__()
         # Also in a traceback through here.
         client_secret = Secret(client_secret) if client_secret else None
+        backend = Members(backend) if isinstance(backend, Mapping) else backend
         private_key = key_or_path(private_key)
         store = Address(store) if isinstance(store, str) else store
         made = settings(
@@ -187,6 +190,7 @@ class Session(requests.Session):
             redirect_uri=redirect_uri,
             store=store if isinstance(store, str) else None,
             server=server,
+            backend=backend,
             policy=policy,
             issuer=issuer,
             provider=provider,
@@ -202,21 +206,27 @@ class Session(requests.Session):
         certificate = tuple(filter(None, (made.certificate, made.certificate_key)))
         if certificate and self.cert is None:
             self.cert = made.certificate if len(certificate) == 1 else (made.certificate, made.certificate_key)
-        provider = Provider(
-            Discovery(made.issuer, made.server, state_folder() / "servers", dialect=made.dialect),
-            Client(
-                made.client_id,
-                made.client_secret,
-                made.token_endpoint_auth_method,
-                (made.redirect_uri,) if made.redirect_uri else (),
-                made.private_key,
-                certificate,
-                made.token_endpoint_auth_signing_alg,
-                made.assertion_audience,
-            ),
-            Transport(self._route),
-            dpop=made.dpop,
+        client = Client(
+            made.client_id,
+            made.client_secret,
+            made.token_endpoint_auth_method,
+            (made.redirect_uri,) if made.redirect_uri else (),
+            made.private_key,
+            certificate,
+            made.token_endpoint_auth_signing_alg,
+            made.assertion_audience,
         )
+        transport = Transport(self._route)
+        provider: Issuer
+        if made.backend:
+            # Imported here: most logins are at a provider.
+            from .backend import Backend
+            from .manners import read_manners
+
+            provider = Backend(made.issuer, read_manners(made.backend, made.issuer, "the session"), client, transport)
+        else:
+            discovery = Discovery(made.issuer, made.server, state_folder() / "servers", dialect=made.dialect)
+            provider = Provider(discovery, client, transport, dpop=made.dpop)
         self.source = LoginSource(
             GrantKey(made.issuer, made.client_id, made.account),
             store or open_store(made.store),
@@ -558,7 +568,7 @@ class Session(requests.Session):
         grant = self.source.grant()
         assert grant is not None  # it has just brought a token
         state = self._state()
-        state["settings"] = replace(_without_secrets(self.settings), profile="", store="")
+        state["settings"] = replace(_without_secrets(self.settings), backend={}, profile="", store="")
         state["_given_store"] = HandedStore(replace(grant, tokens=(token,)))
         other = type(self).__new__(type(self))
         other.__setstate__(state)
@@ -605,9 +615,10 @@ class Session(requests.Session):
                 if (here.issuer, here.client_id) == (made.issuer, made.client_id):
                     made = replace(
                         made,
-                        client_secret=made.client_secret or here.client_secret,
-                        private_key=made.private_key or here.private_key,
+                        client_secret=None if made.backend else made.client_secret or here.client_secret,
+                        private_key="" if made.backend else made.private_key or here.private_key,
                         store=completed(made.store, here.store),
+                        backend=here.backend or made.backend,
                     )
         self.__dict__.update(state)
         self._build(made, store, origins)
@@ -624,7 +635,7 @@ class Session(requests.Session):
 
 
 def _without_secrets(made: Settings) -> Settings:
-    return replace(made, client_secret=None, private_key=key_file(made.private_key))
+    return replace(made, client_secret=None, private_key=key_file(made.private_key), backend=made.portable_backend)
 
 
 class _Hop:

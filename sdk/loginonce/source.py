@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, assert_never
 
 from . import refresh
-from .client import Provider
+from .client import Issuer, Provider
 from .errors import (
     ConfigurationError,
     CorruptStore,
@@ -86,7 +86,7 @@ class LoginSource:
         self,
         key: GrantKey,
         store: TokenStore,
-        provider: Provider,
+        provider: Issuer,
         *,
         policy: Policy | None = None,
         scope: frozenset[str] = frozenset(),
@@ -192,6 +192,13 @@ class LoginSource:
             return Snapshot(unsaved, None, settled=False)
         self._remember(snapshot)
         return snapshot
+
+    @property
+    def oauth(self) -> Provider:
+        """The provider.  Raises `ConfigurationError` where the issuer is none, but a plain back end."""
+        if not isinstance(self.provider, Provider):
+            raise ConfigurationError(f"{self.key} knows no OAuth: it takes a user name and a password")
+        return self.provider
 
     @property
     def resource(self) -> str:

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
@@ -90,7 +90,8 @@ def token_form(grant_type: str, **parameters: str | None) -> Form:
 class TokenAnswer:
     """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said.
 
-    `dpop_key` is the key that the tokens were asked for with (RFC 9449), where one was.
+    `dpop_key` is the key that the tokens were asked for with (RFC 9449), where one was.  `claims`: whose tokens they
+    are, where the answer itself says so: only a back end's does (see `manners`).
     """
 
     access_token: Secret
@@ -101,6 +102,7 @@ class TokenAnswer:
     scope: str = ""
     id_token: Secret | None = None
     dpop_key: Secret | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def token_set(
         self,

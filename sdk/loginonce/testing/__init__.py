@@ -11,7 +11,7 @@ loginonce: it is a judge of the SDK, so it must not share the SDK's mistakes. Ne
 loaded at every start of pytest.
 
 How it is built, from the inside out: `behaviour` (the knobs), `state` (grants and families, pure), `idtoken`
-(keys and ID tokens), `grants` (Authlib, tied to the state), `app`, `pages`, `api` (the end points), `faults`
+(keys and ID tokens), `grants` (Authlib, tied to the state), `app`, `pages`, `api`, `backend` (the end points), `faults`
 and `wire` (HTTP, and answers that get lost), `events` (what was seen), `browser` (the scripted human), and
 `provider` (the class that holds them together).
 """
