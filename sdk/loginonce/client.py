@@ -496,6 +496,8 @@ class Provider:
         prompts = " ".join(dict.fromkeys(f"{prompt} {usual.get('prompt', '')}".split()))
         asked = [*{**usual, "scope": scope, **parameters, "prompt": prompts}.items()]
         asked += [(named, each) for each in resource.split()]
+        if (key := self.dpop_key()) is not None:
+            asked.append(("dpop_jkt", dpop.thumbprint(key)))  # RFC 9449 §10: the code is bound to it, too
         return [(name, value) for name, value in asked if name and value]
 
     def authorization_url(self, *, request_uri: str = "", **parameters: str) -> str:
@@ -504,8 +506,6 @@ class Provider:
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 
         self._authenticated([])  # a key that is of no use shows before a person is asked
-        if (key := self.dpop_key()) is not None:
-            parameters["dpop_jkt"] = dpop.thumbprint(key)  # RFC 9449 §10: the code is bound to it, too
         url: str = prepare_grant_uri(
             self._endpoint("authorization_endpoint", "signing in with a browser"), self.client.client_id, "code"
         )
