@@ -15,7 +15,7 @@ import pytest
 from scripted import Scripted, answer, saying
 
 from loginonce.backend import Backend
-from loginonce.errors import ErrorResponse, InvalidGrant, LoginRequired, TransportError
+from loginonce.errors import ConfigurationError, ErrorResponse, InvalidGrant, LoginRequired, TransportError
 from loginonce.manners import read_manners
 from loginonce.model import Client, Grant, GrantKey, Secret
 from loginonce.refresh import Policy, grant_of_login
@@ -174,6 +174,8 @@ def test_without_a_place_for_it_nobody_is_told_of_a_log_out(fake_provider: FakeP
     assert not backend.revoke(Secret("t"), "refresh_token")
     assert backend.end_session_url() == ""
     assert backend.dpop_key() is None
+    assert backend.introspect(Secret("t"), "refresh_token") is None
+    assert backend.knows(a_grant(TokenAnswer(Secret("t"))).tokens[0], "ada") is None
     assert backend.server.revocation_endpoint == ""
 
 
@@ -302,6 +304,11 @@ def test_a_login_that_was_ended_elsewhere_is_asked_for_once(source: LoginSource,
             source.token()
         assert caught.value.reason == "ended"
     assert fake_provider.stats.token_requests == 1
+
+
+def test_what_takes_oauth_is_told_that_there_is_none(source: LoginSource) -> None:
+    with pytest.raises(ConfigurationError, match="knows no OAuth"):
+        source.oauth  # noqa: B018
 
 
 @pytest.mark.hazard(27)
