@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -24,6 +23,7 @@ from .errors import ConfigurationError, ErrorResponse, LoginonceError, ProtocolE
 from .model import AuthorizationServer, Client, Grant, Secret
 from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
+from .value import Value, field
 
 __all__ = ["Discovery", "Provider"]
 
@@ -33,8 +33,7 @@ BUDGET = 20.0
 """Seconds for any one request that is not a refresh."""
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
+class Discovery(Value):
     """Where to learn about a provider: its documents, what is known better (`overrides`), and a folder to keep
     the documents in for `max_age` seconds (None: keep them in memory only).
     """

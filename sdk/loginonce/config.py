@@ -20,7 +20,6 @@ import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import unquote
@@ -35,6 +34,7 @@ from .stores.file import FileStore
 from .stores.locks import LockKind
 from .stores.memory import MemoryStore
 from .stores.remote import Address, completed, public
+from .value import Value, field, replace
 from .wire import Members
 
 __all__ = [
@@ -55,8 +55,7 @@ log = logging.getLogger("loginonce")
 GrantType = Literal["", "authorization_code", "client_credentials", "password"]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Value):
     """Everything that makes a login what it is; no token among it.
 
     `grant`: how the login comes about ("" = a person signs in).  `server`: metadata known better than the
@@ -85,7 +84,7 @@ class Settings:
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
         for name in _OPTIONS:
             value = getattr(self, name)
-            if value and value != _DEFAULTS.get(name):
+            if value and value != getattr(Settings, name):
                 words += [f"--{name.replace('_', '-')}", public(value) if name == "store" else value]
         return shlex.join(words)
 
@@ -96,7 +95,6 @@ _TEXTS = (
 )  # fmt: skip
 _OPTIONS = ("scope", "account", "resource", "redirect_uri", "grant", "store")
 _FROM_ENVIRONMENT = ("issuer", "client_id", "client_secret", "scope", "account", "store")
-_DEFAULTS = {item.name: item.default for item in fields(Settings)}
 
 
 def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
@@ -131,7 +129,7 @@ def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _checked(members: dict[str, Any], *, where: str) -> Settings:
-    known = {item.name for item in fields(Settings)}
+    known = set(Settings.__match_args__)
     if unknown := set(members) - known:
         raise ConfigurationError(
             f"{where} has members that mean nothing here: {', '.join(sorted(unknown))}.  There are "
@@ -179,11 +177,9 @@ def _issuer(given: str, where: str) -> str:
 def _policy(given: Mapping[str, Any], where: str) -> Policy:
     defaults = Policy()
     for name, value in given.items():
-        default = getattr(defaults, name, None) if name in {item.name for item in fields(Policy)} else None
+        default = getattr(defaults, name, None) if name in Policy.__match_args__ else None
         if default is None:
-            raise ConfigurationError(
-                f"the policy of {where} may set {', '.join(item.name for item in fields(Policy))}, not {name}"
-            )
+            raise ConfigurationError(f"the policy of {where} may set {', '.join(Policy.__match_args__)}, not {name}")
         if isinstance(default, str):
             fits = value in ("retry_once", "login")
         else:
@@ -377,9 +373,9 @@ def _table(made: Settings) -> str:
     members["store"] = public(made.store)
     members["server"] = dict(made.server)
     members["policy"] = {
-        item.name: value
-        for item in fields(Policy)
-        if (value := getattr(made.policy, item.name)) != getattr(standard, item.name)
+        name: value
+        for name in Policy.__match_args__
+        if (value := getattr(made.policy, name)) != getattr(standard, name)
     }
     lines = [f"{name} = {_toml(value)}" for name, value in members.items() if value]
     return "\n".join([f"[profiles.{made.profile}]", *lines]) + "\n"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, TypeAlias
 
 from .errors import Reason
+from .value import Value, field
 
 __all__ = [
     "Account",
@@ -75,8 +75,7 @@ def scope_set(scope: str | Iterable[str] | None) -> frozenset[str]:
     return frozenset(scope.split() if isinstance(scope, str) else scope)
 
 
-@dataclass(frozen=True, slots=True)
-class GrantKey:
+class GrantKey(Value):
     """Which login: one person (or service) at one provider by way of one client."""
 
     issuer: str
@@ -88,8 +87,7 @@ class GrantKey:
         return f"{who}{self.issuer} (client {self.client_id})"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenSet:
+class TokenSet(Value):
     """One access token and what belongs to it.
 
     `received_at` and `expires_at` are POSIX seconds; `expires_at` is None where the provider does not say.
@@ -112,8 +110,7 @@ class TokenSet:
         return fingerprint(self.access_token)
 
 
-@dataclass(frozen=True, slots=True)
-class Marker:
+class Marker(Value):
     """Written before a refresh token is sent, so that a crash leaves evidence (DESIGN 4, step 5).
 
     `fingerprint` is of the token being spent; `sent_at` is when it was sent first, `deadline` until when the
@@ -129,8 +126,7 @@ class Marker:
     sends: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Value):
     """What went wrong last with which refresh token: shared, so that no process asks again in vain.
 
     `kind` is a class of failure (`busy`, `unsent`, `lost`, `misconfigured`, `refused`, `subject`), `detail` a
@@ -144,8 +140,7 @@ class Failure:
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Value):
     """The stored record of one login.  Its order only ever rises.
 
     `epoch` rises with each login and logout, `generation` with each answer that brings tokens, `attempt` with
@@ -200,8 +195,7 @@ class Grant:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Value):
     """Who is signed in, for people and for programs that ask about roles.
 
     `claims` come from the validated ID token or from userinfo.  `expires_at` (POSIX seconds) is the access
@@ -256,8 +250,7 @@ class Account:
         return f"{datetime.fromtimestamp(self.expires_at or 0).astimezone():%H:%M}"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Value):
     """Something that happened to a login, in whichever process.
 
     `kind` is `login` (somebody signed in), `refresh` (it was renewed), `logout` (somebody signed out here) or
@@ -271,8 +264,7 @@ class Change:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(Value):
     """Who we are to the provider (RFC 7591 §2 names).
 
     `token_endpoint_auth_method` is None where it follows from the secret: none without one,
@@ -285,8 +277,7 @@ class Client:
     redirect_uris: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AuthorizationServer:
+class AuthorizationServer(Value):
     """What the provider says of itself (RFC 8414 §2, OpenID Connect Discovery §3, RP-Initiated Logout §2.1)."""
 
     issuer: str

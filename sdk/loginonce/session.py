@@ -14,7 +14,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack, overload
 
 import requests
@@ -34,6 +33,7 @@ from .stores.base import TokenStore
 from .stores.handed import HandedStore
 from .stores.remote import Address, completed
 from .transport import Route, Transport
+from .value import replace
 from .wire import Members
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, assert_never
 
 from . import refresh
@@ -41,6 +40,7 @@ from .home import at_fork_in_child, process_identity
 from .model import Grant, GrantKey, Order, TokenSet
 from .refresh import Policy, Problem, Renew, Use, Want
 from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
+from .value import replace
 from .wire import Lost, Reply
 
 __all__ = ["LoginSource", "TokenSource"]
@@ -536,19 +536,21 @@ def _gate(store: TokenStore, key: GrantKey) -> _Gate:
 at_fork_in_child(_gates.clear)
 
 
-@dataclass(eq=False)
 class _Rescuer:
     """Goes on saving an answer that the store refused, with the lock held: nobody else may spend its
     predecessor, and as long as this process lives nothing is lost (HAZARDS 3).
     """
 
-    source: LoginSource
-    gate: _Gate
-    hold: Hold
-    grant: Grant
-    expected: Order | None
-    detail: str
-    over: bool = False
+    def __init__(
+        self, source: LoginSource, gate: _Gate, hold: Hold, grant: Grant, expected: Order | None, detail: str
+    ) -> None:
+        self.source = source
+        self.gate = gate
+        self.hold = hold
+        self.grant = grant
+        self.expected = expected
+        self.detail = detail
+        self.over = False
 
     def start(self) -> None:
         log.error(

@@ -12,14 +12,14 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, quote_plus, urlsplit
 
 from .address import web_address
 from .errors import ConfigurationError, ErrorResponse, InvalidGrant, ProtocolError
 from .model import AuthorizationServer, Client, Secret, TokenSet
+from .value import Value
 
 __all__ = [
     "DEVICE_CODE_GRANT_TYPE",
@@ -54,7 +54,7 @@ LONGEST_RETRY_AFTER = 3600.0
 Form: TypeAlias = list[tuple[str, str]]
 
 
-class Answer(NamedTuple):
+class Answer(Value):
     """An HTTP answer, whole and within bounds.  Header names are lower case.  Its repr shows nothing of it."""
 
     status: int
@@ -109,8 +109,7 @@ def authenticate(client: Client, server: AuthorizationServer, form: Form) -> tup
 # ── a token answer ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class TokenAnswer:
+class TokenAnswer(Value):
     """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said."""
 
     access_token: Secret
@@ -150,26 +149,26 @@ class TokenAnswer:
         return None if self.refresh_expires_in is None else asked_at + self.refresh_expires_in
 
 
-class Granted(NamedTuple):
+class Granted(Value):
     """Tokens."""
 
     answer: TokenAnswer
 
 
-class Refused(NamedTuple):
+class Refused(Value):
     """The refresh token is no longer good, and never will be."""
 
     error: str
     detail: str
 
 
-class Unsent(NamedTuple):
+class Unsent(Value):
     """The request provably never reached the provider."""
 
     detail: str
 
 
-class Lost(NamedTuple):
+class Lost(Value):
     """The request may have been carried out, and the answer is not there or makes no sense.
 
     `answered`: something else has answered, such as a gateway or an error page.  Whether the token was spent is as
@@ -180,14 +179,14 @@ class Lost(NamedTuple):
     answered: bool = False
 
 
-class Busy(NamedTuple):
+class Busy(Value):
     """The provider declined to look at it now; `retry_after` in seconds."""
 
     detail: str
     retry_after: float | None
 
 
-class Misconfigured(NamedTuple):
+class Misconfigured(Value):
     """The provider objects to us, not to the refresh token."""
 
     error: str
@@ -280,7 +279,7 @@ def error_response(answer: Answer, what: str) -> ErrorResponse:
     )
 
 
-class _Said(NamedTuple):
+class _Said(Value):
     error: str
     description: str
     uri: str
@@ -440,8 +439,7 @@ def _parameters(url: str, redirect_uri: str) -> Members | None:
     return Members(parse_qsl(there.query))
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceAuthorization:
+class DeviceAuthorization(Value):
     """A device authorization answer (RFC 8628 §3.2); `expires_in` and `interval` in seconds."""
 
     device_code: Secret

@@ -13,7 +13,7 @@ import loginonce
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(loginonce.__file__).parent
-PURE = ("errors", "address", "model", "record", "challenge", "wire", "metadata", "idtoken", "refresh")
+PURE = ("errors", "address", "model", "record", "challenge", "wire", "metadata", "idtoken", "refresh", "value")
 LOW = (
     *PURE, "transport", "home", "text", "client", "source", "watch",
     "stores/__init__", "stores/base", "stores/file", "stores/locks", "stores/memory",

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import replace
 
 from ..errors import SealError, StoreError
 from ..model import Grant, GrantKey, Order
 from ..record import put_together, take_apart
+from ..value import replace
 from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 
 __all__ = ["ApartStore"]

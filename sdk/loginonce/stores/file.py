@@ -36,13 +36,13 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import CorruptStore, LockTimeout, StoreError
 from ..model import Grant, GrantKey, Order
 from ..record import decode, encode
+from ..value import replace
 from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 from .locks import Ground, LockKind, excludes_itself, ground, refuse_unless_trusted, take
 
