@@ -20,7 +20,6 @@ from requests.cookies import extract_cookies_to_jar
 from requests.utils import rewind_body
 
 from .address import origin, secure
-from .challenge import bearer_challenge
 from .model import Secret, TokenSet
 from .source import TokenSource
 
@@ -72,6 +71,9 @@ def answer_401(
     One refresh and one resend at most (I10).  A body that cannot be rewound is not sent again: the refresh
     happens, the 401 is returned (HAZARDS 24).  Raises what `TokenSource.token` raises.
     """
+    # Imported here: most requests meet no 401.
+    from .challenge import bearer_challenge
+
     request = response.request
     challenge = bearer_challenge(response.headers.get("WWW-Authenticate", "")) or {}
     if challenge.get("error") in NOT_MENDED_BY_A_REFRESH:

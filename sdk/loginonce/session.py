@@ -22,7 +22,6 @@ from requests.utils import get_auth_from_url
 
 from .address import origin, secure
 from .bearer import BearerAuth, answer_401, forget, put_on
-from .client import Discovery, Provider
 from .config import Settings, open_store, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired
 from .home import at_fork_in_child, state_folder
@@ -32,30 +31,31 @@ from .source import LoginSource
 from .stores.base import TokenStore
 from .stores.handed import HandedStore
 from .stores.remote import Address, completed
-from .transport import Route, Transport
 from .value import replace
 from .wire import Members
 
 if TYPE_CHECKING:
+    from .client import Provider
     from .environment import Environment
     from .login.flow import Presenter
     from .login.signin import SignIn
+    from .transport import Route
     from .watch import Keeper, KeptFresh, Watcher
+
+    class _Given(TypedDict, total=False):
+        """What `Session.login` takes by name."""
+
+        force: bool
+        username: str | None
+        password: str | None
+        tokens: Mapping[str, Any] | None
+        timeout: float | None
+        presenter: Presenter | None
+
 
 __all__ = ["LoggedOut", "Session"]
 
 log = logging.getLogger("loginonce")
-
-
-class _Given(TypedDict, total=False):
-    """What `Session.login` takes by name."""
-
-    force: bool
-    username: str | None
-    password: str | None
-    tokens: Mapping[str, Any] | None
-    timeout: float | None
-    presenter: Presenter | None
 
 
 def presenter_here(here: Environment, *, qr: bool = False) -> Presenter:
@@ -150,20 +150,10 @@ class Session(requests.Session):
         self.settings = made
         self._origins = origins
         self._given_store = store
-        provider = Provider(
-            Discovery(made.issuer, made.server, state_folder() / "servers"),
-            Client(
-                made.client_id,
-                made.client_secret,
-                made.token_endpoint_auth_method,
-                (made.redirect_uri,) if made.redirect_uri else (),
-            ),
-            Transport(self._route),
-        )
         self.source = LoginSource(
             GrantKey(made.issuer, made.client_id, made.account),
             store or open_store(made.store),
-            provider,
+            self._provider,
             policy=made.policy,
             scope=scope_set(made.scope),
             resource=made.resource,
@@ -478,7 +468,23 @@ class Session(requests.Session):
         if "auth" in state:
             self.auth = state["auth"]
 
+    def _provider(self) -> Provider:
+        # Imported here, as in `_route`: a program that finds a token speaks to no provider.
+        from .client import Discovery, Provider
+        from .transport import Transport
+
+        made = self.settings
+        client = Client(
+            made.client_id,
+            made.client_secret,
+            made.token_endpoint_auth_method,
+            (made.redirect_uri,) if made.redirect_uri else (),
+        )
+        return Provider(Discovery(made.issuer, made.server, state_folder() / "servers"), client, Transport(self._route))
+
     def _route(self) -> Route:
+        from .transport import Route
+
         return Route(
             verify=self.verify if isinstance(self.verify, str) else None,
             cert=self.cert,

@@ -21,10 +21,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal, NamedTuple, Protocol, assert_never
+from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
 from . import refresh
-from .client import Provider
 from .errors import (
     ConfigurationError,
     CorruptStore,
@@ -40,8 +39,11 @@ from .home import at_fork_in_child, process_identity
 from .model import Grant, GrantKey, Order, TokenSet
 from .refresh import Policy, Problem, Renew, Use, Want
 from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
-from .value import replace
+from .value import Value, replace
 from .wire import Lost, Reply
+
+if TYPE_CHECKING:
+    from .client import Provider
 
 __all__ = ["LoginSource", "TokenSource"]
 
@@ -65,7 +67,7 @@ class TokenSource(Protocol):
         """
 
 
-class _Known(NamedTuple):
+class _Known(Value):
     """What the fast path needs: this stamp, this token, and from when until when it needs no thought."""
 
     stamp: Stamp
@@ -77,14 +79,15 @@ class _Known(NamedTuple):
 class LoginSource:
     """Tokens of one stored login, renewed by whichever of its processes is first.
 
-    `hint` is the exact next command when a person has to sign in.
+    `provider` may be what makes it: most programs find a token and ask no provider, so that they need none of what
+    speaks to one.  `hint` is the exact next command when a person has to sign in.
     """
 
     def __init__(
         self,
         key: GrantKey,
         store: TokenStore,
-        provider: Provider,
+        provider: Provider | Callable[[], Provider],
         *,
         policy: Policy | None = None,
         scope: frozenset[str] = frozenset(),
@@ -94,7 +97,7 @@ class LoginSource:
     ) -> None:
         self.key = key
         self.store = store
-        self.provider = provider
+        self._provider = provider
         self.policy = policy or Policy()
         self.hint = hint
         self._want = Want(key, resource=resource, scope=scope, renewal=renewal)
@@ -104,6 +107,14 @@ class LoginSource:
 
     def __repr__(self) -> str:
         return f"LoginSource({self.key})"
+
+    @property
+    def provider(self) -> Provider:
+        """Whom it asks."""
+        provider = self._provider
+        if callable(provider):
+            provider = self._provider = provider()
+        return provider
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -98,7 +98,7 @@ class ApartStore(TokenStore):
         looks = 0
         while (readable := snapshot.grant) is not None and readable.sealed:
             try:
-                return snapshot._replace(grant=put_together(readable, self._fetch(readable)))
+                return replace(snapshot, grant=put_together(readable, self._fetch(readable)))
             except SealError:
                 looks += 1
                 seen = self.inner.stamp(key)

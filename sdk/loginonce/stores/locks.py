@@ -20,10 +20,11 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import StoreError
 from ..home import at_fork_in_child
+from ..value import Value
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock, StrictSoftFileLock
@@ -38,7 +39,7 @@ LockKind = Literal["flock", "strict"]
 # ── where a lock of this machine keeps others out ────────────────────────────────────────────────────────
 
 
-class Ground(NamedTuple):
+class Ground(Value):
     """The file system under a folder: its type ("" = not known), and what to think of a `flock` there.
 
     `trusted`: it excludes everybody who can reach the folder, and a `stat` shows every change at once.
@@ -51,7 +52,7 @@ class Ground(NamedTuple):
     why: str = ""
 
 
-class _Row(NamedTuple):
+class _Row(Value):
     kinds: str  # a pattern for the whole type
     option: str  # a pattern for one whole mount option, or "" for any mount
     verdict: Literal["trusted", "doubtful", "refused"]
