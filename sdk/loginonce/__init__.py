@@ -11,6 +11,7 @@ import typing as _typing
 from importlib import import_module as _import_module
 
 if _typing.TYPE_CHECKING:
+    from .client import LoggedOut
     from .errors import (
         ConfigurationError,
         CorruptStore,
@@ -28,7 +29,7 @@ if _typing.TYPE_CHECKING:
     )
     from .model import Account, AuthorizationServer, Change, Client, Grant, TokenSet
     from .refresh import Policy
-    from .session import LoggedOut, Session
+    from .session import Session
     from .source import LoginSource, TokenSource
     from .stores.base import TokenStore
     from .stores.file import FileStore
@@ -81,7 +82,7 @@ _MODULES = {
     "InvalidGrant": "errors",
     "KeyringStore": "stores.keyring",
     "LockTimeout": "errors",
-    "LoggedOut": "session",
+    "LoggedOut": "client",
     "LoginFailed": "errors",
     "LoginRequired": "errors",
     "LoginSource": "source",

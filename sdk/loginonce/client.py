@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from . import idtoken, metadata, wire
@@ -25,7 +25,7 @@ from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
 from .value import Value, field
 
-__all__ = ["Discovery", "Provider"]
+__all__ = ["Discovery", "LoggedOut", "Provider"]
 
 log = logging.getLogger("loginonce")
 
@@ -42,6 +42,15 @@ class Discovery(Value):
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     folder: Path | None = None
     max_age: float = 86400.0
+
+
+class LoggedOut(NamedTuple):
+    """What a log-out achieved: whether the provider says the login is revoked, and where a browser would end
+    the provider's own session ("" where it names no such place).
+    """
+
+    revoked: bool
+    end_session_url: str
 
 
 class Provider:

@@ -27,15 +27,13 @@ from urllib.parse import unquote
 from .address import secure
 from .errors import ConfigurationError
 from .home import config_file, state_folder
-from .model import Secret
+from .model import Members, Secret
 from .refresh import Policy
 from .stores.base import TokenStore
 from .stores.file import FileStore
 from .stores.locks import LockKind
-from .stores.memory import MemoryStore
 from .stores.remote import Address, completed, public
 from .value import Value, field, replace
-from .wire import Members
 
 __all__ = [
     "GrantType",
@@ -486,6 +484,8 @@ def _sql_store(address: str) -> TokenStore:
 
 
 def _memory_store(address: str) -> TokenStore:
+    from .stores.memory import MemoryStore
+
     if address != "memory:":
         raise ConfigurationError("the memory has no parts, and its address is memory:")
     return MemoryStore()

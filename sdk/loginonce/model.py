@@ -24,6 +24,7 @@ __all__ = [
     "Grant",
     "GrantKey",
     "Marker",
+    "Members",
     "Order",
     "Secret",
     "TokenSet",
@@ -61,6 +62,13 @@ class Secret(str):
 
     def __deepcopy__(self, memo: object) -> Self:
         return self
+
+
+class Members(dict[str, Any]):
+    """A dict that may hold secrets, and does not show them in a traceback."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} members: {', '.join(sorted(map(str, self)))}>"
 
 
 def fingerprint(secret: str) -> str:

@@ -33,13 +33,14 @@ there.  A log-out that came between wins, and what we were given is revoked; a n
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
 
 from .errors import Reason
-from .idtoken import contradiction, unverified_claims
 from .model import Failure, Grant, GrantKey, Marker, Order, Secret, TokenSet, scope_set
 from .value import Value, replace
-from .wire import LONGEST_RETRY_AFTER, Busy, Granted, Lost, Misconfigured, Refused, Reply, TokenAnswer, Unsent
+
+if TYPE_CHECKING:
+    from .wire import Reply, TokenAnswer
 
 __all__ = ["Policy", "Want", "decide", "fresh_span", "freshness", "grant_of_login", "start", "step"]
 
@@ -50,8 +51,8 @@ JUST_RECEIVED = 5.0
 """Seconds (at most a tenth of its life) within which a new token that an API refuses is not refreshed again: it
 would not be mended by yet another (HAZARDS 22)."""
 
-LONGEST_PAUSE = 1.25 * LONGEST_RETRY_AFTER
-"""Seconds for which a failure may ask everybody to wait."""
+LONGEST_PAUSE = 4500.0
+"""Seconds for which a failure may ask everybody to wait: `wire.LONGEST_RETRY_AFTER`, and by how much it is spread."""
 
 LATE = 5.0
 """Seconds that may pass between the writing of a marker and the send that it announces; later nothing is sent."""
@@ -542,6 +543,9 @@ def _spending(grant: Grant | None, state: Refresh, now: float) -> Grant:
 
 def _judge(state: Refresh, answered: Answered, now: float) -> Next:
     """What the provider's answer, or its absence, means for the record."""
+    # Imported here: where the token is good nothing is sent, and nothing answered.
+    from .wire import Busy, Granted, Lost, Misconfigured, Refused, Unsent
+
     spent = replace(state, base=_ours(state).order)
     reply = answered.reply
     match reply:
@@ -574,6 +578,8 @@ def _judge(state: Refresh, answered: Answered, now: float) -> Next:
 
 
 def _granted(state: Refresh, answer: TokenAnswer, asked_at: float) -> Next:
+    from .idtoken import contradiction, unverified_claims
+
     grant = _ours(state)
     claims = unverified_claims(answer.id_token)
     if claims and (detail := contradiction(claims, grant.key, grant.subject)):

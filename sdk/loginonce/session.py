@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import requests
 from requests.cookies import extract_cookies_to_jar
@@ -25,17 +25,16 @@ from .bearer import BearerAuth, answer_401, forget, put_on
 from .config import Settings, open_store, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired
 from .home import at_fork_in_child, state_folder
-from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Secret, TokenSet, scope_set
+from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Members, Secret, TokenSet, scope_set
 from .refresh import Policy, Problem, fresh_span, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
 from .stores.handed import HandedStore
 from .stores.remote import Address, completed
 from .value import replace
-from .wire import Members
 
 if TYPE_CHECKING:
-    from .client import Provider
+    from .client import LoggedOut, Provider
     from .environment import Environment
     from .login.flow import Presenter
     from .login.signin import SignIn
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
         presenter: Presenter | None
 
 
-__all__ = ["LoggedOut", "Session"]
+__all__ = ["Session"]
 
 log = logging.getLogger("loginonce")
 
@@ -72,15 +71,6 @@ def presenter_here(here: Environment, *, qr: bool = False) -> Presenter:
 
             return TerminalPresenter(browser=here.browser, qr=qr)
     return TextPresenter(sys.stderr, browser=here.browser)
-
-
-class LoggedOut(NamedTuple):
-    """What a log-out achieved: whether the provider says the login is revoked, and where a browser would end
-    the provider's own session ("" where it names no such place).
-    """
-
-    revoked: bool
-    end_session_url: str
 
 
 _ADDRESSED = "_loginonce_addressed"
@@ -324,6 +314,9 @@ class Session(requests.Session):
 
         The login is gone here whatever the provider says.  Raises `StoreError`.
         """
+        # Imported here, as in `_provider`.
+        from .client import LoggedOut
+
         key, provider = self.source.key, self.source.provider
         before, _ = self.source.change(lambda previous: grant_of_logout(key, previous, time.time()))
         revoked = False

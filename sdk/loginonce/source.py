@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import atexit
 import logging
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -40,10 +40,10 @@ from .model import Grant, GrantKey, Order, TokenSet
 from .refresh import Policy, Problem, Renew, Use, Want
 from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 from .value import Value, replace
-from .wire import Lost, Reply
 
 if TYPE_CHECKING:
     from .client import Provider
+    from .wire import Reply
 
 __all__ = ["LoginSource", "TokenSource"]
 
@@ -286,7 +286,7 @@ class _Run:
         self._unprepared: Reply | None = None
         self._trouble: StoreError | None = None
         self._machine, self._action = refresh.start(
-            want, source.policy, self._started, owner=process_identity(), nonce=secrets.token_hex(8)
+            want, source.policy, self._started, owner=process_identity(), nonce=os.urandom(8).hex()
         )
         self._outcome: TokenSet | BaseException | None = None
         self.over = threading.Event()
@@ -466,6 +466,8 @@ class _Run:
                 budget=self._source.policy.send_timeout,
             )
         except Exception as error:
+            from .wire import Lost
+
             log.exception("a token request failed in an unforeseen way")
             reply = Lost(f"unforeseen: {type(error).__name__}")
         log.info("renewing %s: %s", self._source.key, type(reply).__name__)

@@ -9,19 +9,21 @@ dataclass; what they ask for is made when they do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, dataclass_transform
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
 __all__ = ["Value", "field", "replace"]
 
 _MISSING: Any = object()
 
 
-class _Field(NamedTuple):
-    default: Any
-    default_factory: Callable[[], Any] | None
-    hash: bool
-    repr: bool
+class _Field:
+    def __init__(self, default: Any, default_factory: Callable[[], Any] | None, *, hashed: bool, shown: bool) -> None:
+        self.default = default
+        self.default_factory = default_factory
+        self.hashed = hashed
+        self.shown = shown
+        self.required = default is _MISSING and default_factory is None
 
 
 def field(
@@ -32,79 +34,79 @@ def field(
     repr: bool = True,  # noqa: A002
 ) -> Any:
     """A field that is more than a name, as `dataclasses.field`; `hash`, `repr`: whether it counts, and shows, there."""
-    return _Field(default, default_factory, hash, repr)
+    return _Field(default, default_factory, hashed=hash, shown=repr)
 
 
-class _AsDataclass:
-    """An attribute of dataclasses, made when somebody asks for it."""
+class _Shape:
+    """What a class of values looks like, from its annotations; learnt when its first value is made."""
+
+    def __init__(self, kind: type[Value]) -> None:
+        self.fields: dict[str, _Field] = {}
+        for name in kind.__match_args__:
+            given = vars(kind).get(name, _MISSING)
+            self.fields[name] = given if isinstance(given, _Field) else _Field(given, None, hashed=True, shown=True)
+        self.blank = {name: each.default for name, each in self.fields.items()}
+        self.made = [(name, each.default_factory) for name, each in self.fields.items() if each.default_factory]
+        self.required = [name for name, each in self.fields.items() if each.required]
+        self.hashed = [name for name, each in self.fields.items() if each.hashed]
+
+
+class _Learnt:
+    """An attribute of a class of values that is made when it is first asked for, and then stays."""
+
+    def __init__(self, make: Callable[[type[Value]], Any]) -> None:
+        self._make = make
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, _value: object, owner: type[Value]) -> Any:
-        # Imported here: see above.
-        import dataclasses
+    def __get__(self, _value: object, kind: type[Value]) -> Any:
+        made = self._make(kind)
+        setattr(kind, self._name, made)
+        return made
 
-        described: list[Any] = []
-        for name, each in owner._fields.items():
-            given: dict[str, Any] = {"hash": each.hash, "repr": each.repr}
-            if each.default_factory is not None:
-                given["default_factory"] = each.default_factory
-            elif each.default is not _MISSING:
-                given["default"] = each.default
-            described.append((name, owner.__annotations__[name], dataclasses.field(**given)))
-        made = dataclasses.make_dataclass(owner.__name__, described, frozen=True)
-        found = getattr(made, self._name)
-        setattr(owner, self._name, found)
-        return found
+
+def _dataclass(kind: type[Value]) -> Any:
+    # Imported here: see above.
+    import dataclasses
+
+    described: list[Any] = []
+    for name, each in kind._shape.fields.items():  # noqa: SLF001 - one room
+        given: dict[str, Any] = {"hash": each.hashed, "repr": each.shown}
+        if each.default_factory is not None:
+            given["default_factory"] = each.default_factory
+        elif not each.required:
+            given["default"] = each.default
+        described.append((name, kind.__annotations__[name], dataclasses.field(**given)))
+    return dataclasses.make_dataclass(kind.__name__, described, frozen=True)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 class Value:
     """Base of all values: its annotated names are the fields, in that order, and cannot be set again."""
 
-    __dataclass_fields__: ClassVar[Any] = _AsDataclass()
-    __dataclass_params__: ClassVar[Any] = _AsDataclass()
     __match_args__: ClassVar[tuple[str, ...]] = ()
-    _fields: ClassVar[Mapping[str, _Field]] = {}
-    _required: ClassVar[tuple[str, ...]] = ()
-    _blank: ClassVar[Mapping[str, Any]] = {}
-    _made: ClassVar[tuple[tuple[str, Callable[[], Any]], ...]] = ()
-    _hashed: ClassVar[tuple[str, ...] | None] = None
+    __dataclass_fields__: ClassVar[Any] = _Learnt(lambda kind: _dataclass(kind).__dataclass_fields__)
+    __dataclass_params__: ClassVar[Any] = _Learnt(lambda kind: _dataclass(kind).__dataclass_params__)
+    _shape: ClassVar[Any] = _Learnt(_Shape)
 
     def __init_subclass__(cls) -> None:
-        names = tuple(vars(cls).get("__annotations__", ()))
-        described = {name: vars(cls).get(name, _MISSING) for name in names}
-        cls._fields = {
-            name: each if isinstance(each, _Field) else _Field(each, None, hash=True, repr=True)
-            for name, each in described.items()
-        }
-        cls.__match_args__ = names  # type: ignore[misc]  # which mypy takes for its own
-        cls._blank = {name: each.default for name, each in cls._fields.items()}
-        cls._made = tuple((name, each.default_factory) for name, each in cls._fields.items() if each.default_factory)
-        cls._required = tuple(
-            name for name, each in cls._fields.items() if each.default is _MISSING and each.default_factory is None
-        )
-        if not all(each.hash for each in cls._fields.values()):
-            cls._hashed = tuple(name for name, each in cls._fields.items() if each.hash)
-        for name, each in described.items():
-            if isinstance(each, _Field):
-                delattr(cls, name)
+        cls.__match_args__ = tuple(vars(cls).get("__annotations__", ()))  # type: ignore[misc]  # mypy has set it
 
     def __init__(self, *given: Any, **named: Any) -> None:
-        cls, names, members = type(self), self.__match_args__, self.__dict__
-        members.update(cls._blank)
+        names, shape, members = self.__match_args__, self._shape, self.__dict__
+        members.update(shape.blank)
         members.update(zip(names, given, strict=False))
         members.update(named)
-        twice = len(given) and not named.keys().isdisjoint(names[: len(given)])
+        twice = given and not named.keys().isdisjoint(names[: len(given)])
         if twice or len(given) > len(names) or len(members) > len(names):
-            raise TypeError(f"{cls.__name__} has the fields {', '.join(names)}, each once")
-        for name, make in cls._made:
+            raise TypeError(f"{type(self).__name__} has the fields {', '.join(names)}, each once")
+        for name, make in shape.made:
             if members[name] is _MISSING:
                 members[name] = make()
-        for name in cls._required:
+        for name in shape.required:
             if members[name] is _MISSING:
-                raise TypeError(f"{cls.__name__} needs its field {name}")
+                raise TypeError(f"{type(self).__name__} needs its field {name}")
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         from dataclasses import FrozenInstanceError
@@ -118,13 +120,10 @@ class Value:
         return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
 
     def __hash__(self) -> int:
-        members = self.__dict__
-        if self._hashed is None:
-            return hash(tuple(members.values()))
-        return hash(tuple([members[name] for name in self._hashed]))
+        return hash(tuple(map(self.__dict__.__getitem__, self._shape.hashed)))
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={self.__dict__[name]!r}" for name, each in self._fields.items() if each.repr)
+        shown = ", ".join(f"{name}={self.__dict__[name]!r}" for name, each in self._shape.fields.items() if each.shown)
         return f"{type(self).__qualname__}({shown})"
 
 

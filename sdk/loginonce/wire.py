@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote_plus, urlsplit
 
 from .address import web_address
 from .errors import ConfigurationError, ErrorResponse, InvalidGrant, ProtocolError
-from .model import AuthorizationServer, Client, Secret, TokenSet
+from .model import AuthorizationServer, Client, Members, Secret, TokenSet
 from .value import Value
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "Form",
     "Granted",
     "Lost",
-    "Members",
     "Misconfigured",
     "Refused",
     "Reply",
@@ -63,13 +62,6 @@ class Answer(Value):
 
     def __repr__(self) -> str:
         return f"<answer {self.status}, {len(self.body)} bytes>"
-
-
-class Members(dict[str, Any]):
-    """A dict that may hold secrets, and does not show them in a traceback."""
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} members: {', '.join(sorted(map(str, self)))}>"
 
 
 # ── a token request ──────────────────────────────────────────────────────────────────────────────────────

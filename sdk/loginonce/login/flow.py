@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 from ..client import Provider
 from ..errors import ConfigurationError
 from ..idtoken import unverified_claims
-from ..model import Account, Secret
-from ..wire import Answer, Members, TokenAnswer, judge_token
+from ..model import Account, Members, Secret
+from ..wire import Answer, TokenAnswer, judge_token
 
 __all__ = [
     "ClientCredentialsFlow",

@@ -34,11 +34,10 @@ from ..errors import (
     SealError,
     StoreError,
 )
-from ..model import Account, Grant, Secret, scope_set
+from ..model import Account, Grant, Members, Secret, scope_set
 from ..refresh import grant_of_login
 from ..source import LoginSource
 from ..text import plain
-from ..wire import Members
 from .browser import DEFAULT_REDIRECT_URI, BrowserFlow
 from .choose import FlowName, choose
 from .device import DeviceFlow

@@ -30,7 +30,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shlex
 import stat
 import time
@@ -230,7 +229,7 @@ class FileStore(TokenStore):
         path = str(self._folder / "store-id")
         found = read_private(path)
         if found is None and create:
-            made = secrets.token_hex(16) + ("" if self._lock_kind == "flock" else f"-{self._lock_kind}")
+            made = os.urandom(16).hex() + ("" if self._lock_kind == "flock" else f"-{self._lock_kind}")
             write_private(path, made.encode(), exclusive=True)
             found = read_private(path)
         return found[0].decode("ascii", "replace") if found else ""
@@ -335,7 +334,7 @@ def write_private(path: str, data: bytes, *, exclusive: bool = False) -> None:
     """
     folder = Path(path).parent
     _private_folder(folder)
-    written = _write(f"{path}.{secrets.token_hex(4)}", data)
+    written = _write(f"{path}.{os.urandom(4).hex()}", data)
     try:
         if exclusive:
             with suppress(FileExistsError):
