@@ -27,6 +27,8 @@ if _typing.TYPE_CHECKING:
         StoreError,
         TransportError,
     )
+    from .exchange import ExchangedToken
+    from .introspection import LoginCheck
     from .model import Account, AuthorizationServer, Change, Client, Grant, TokenSet
     from .refresh import Policy
     from .session import Session
@@ -45,12 +47,14 @@ __all__ = [
     "ConfigurationError",
     "CorruptStore",
     "ErrorResponse",
+    "ExchangedToken",
     "FileStore",
     "Grant",
     "InvalidGrant",
     "KeyringStore",
     "LockTimeout",
     "LoggedOut",
+    "LoginCheck",
     "LoginFailed",
     "LoginRequired",
     "LoginSource",
@@ -77,12 +81,14 @@ _MODULES = {
     "ConfigurationError": "errors",
     "CorruptStore": "errors",
     "ErrorResponse": "errors",
+    "ExchangedToken": "exchange",
     "FileStore": "stores.file",
     "Grant": "model",
     "InvalidGrant": "errors",
     "KeyringStore": "stores.keyring",
     "LockTimeout": "errors",
     "LoggedOut": "client",
+    "LoginCheck": "introspection",
     "LoginFailed": "errors",
     "LoginRequired": "errors",
     "LoginSource": "source",

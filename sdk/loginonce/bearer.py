@@ -1,12 +1,13 @@
-"""A bearer token on a request of requests (RFC 6750): put on for the wire, taken off again, renewed on a 401.
+"""A token on a request of requests (RFC 6750, RFC 9449): put on for the wire, taken off again, renewed on a 401.
 
-The token is on the request only while it is under way.  What a program keeps of an exchange (`response.request`,
-an exception, a pickle of either) does not hold it.
+Token and proof are on the request only while it is under way.  What a program keeps of an exchange
+(`response.request`, an exception, a pickle of either) does not hold them.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 import traceback
 from collections.abc import Callable
@@ -19,30 +20,67 @@ from requests.auth import AuthBase
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import rewind_body
 
+from . import dpop
 from .address import origin, secure
 from .model import Secret, TokenSet
 from .source import TokenSource
+from .wire import Answer
 
-__all__ = ["BearerAuth", "answer_401", "forget", "put_on", "take_off"]
+__all__ = ["WORTH_A_LOOK", "BearerAuth", "answer_401", "forget", "learn", "put_on", "take_off"]
 
 log = logging.getLogger("loginonce")
 
 NOT_MENDED_BY_A_REFRESH = frozenset({"insufficient_scope", "insufficient_user_authentication"})
 """Challenges that ask for another sign-in, not for another token (RFC 6750 §3.1, RFC 9470 §3)."""
 
+WORTH_A_LOOK = (401, 403)
+"""Answers that may say what is wrong with the token."""
+
 WORTH_READING = 64 * 1024
 """Bytes of a refused answer that cost less than a new connection."""
 
 
+_nonces: dict[str, str] = {}
+"""The latest nonce of each API, by its origin (RFC 9449 §9).  It is no secret, and no login's in particular."""
+
+MOST_NONCES = 1000
+"""APIs of which one is kept; any is asked for again."""
+
+
 def put_on(request: requests.PreparedRequest, token: TokenSet) -> None:
-    """Sign a request."""
+    """Sign a request, with a proof made for it where the token is bound to a key."""
     # A Secret, so that a traceback through the lower layers shows its fingerprint.
-    request.headers["Authorization"] = Secret(f"Bearer {token.access_token}")
+    request.headers["Authorization"] = Secret(f"{token.token_type} {token.access_token}")
+    if token.dpop_key is not None:
+        url = request.url or ""
+        request.headers["DPoP"] = dpop.proof(
+            token.dpop_key,
+            request.method or "",
+            url,
+            now=time.time(),
+            jti=secrets.token_urlsafe(16),
+            access_token=token.access_token,
+            nonce=_nonces.get(origin(url), ""),
+        )
 
 
 def take_off(request: requests.PreparedRequest) -> None:
     """Unsign it."""
-    request.headers.pop("Authorization", None)
+    for name in ("Authorization", "DPoP"):
+        request.headers.pop(name, None)
+
+
+def learn(token: TokenSet, response: requests.Response) -> None:
+    """Keep the nonce that an answer brings for the next proof."""
+    if token.dpop_key is not None and (nonce := dpop.given_nonce(response.headers)):
+        if len(_nonces) >= MOST_NONCES:
+            _nonces.clear()
+        _nonces[origin(response.url)] = nonce
+
+
+def _lacked_nonce(token: TokenSet, response: requests.Response) -> bool:
+    headers = {name.lower(): text for name, text in response.headers.items()}
+    return token.dpop_key is not None and dpop.asks_for_nonce(Answer(response.status_code, headers, b""))
 
 
 def forget(error: BaseException) -> None:
@@ -68,30 +106,50 @@ def answer_401(
 ) -> requests.Response:
     """What the caller gets for a 401: the answer to one more try with a newer token, or this one.
 
-    One refresh and one resend at most (I10).  A body that cannot be rewound is not sent again: the refresh
-    happens, the 401 is returned (HAZARDS 24).  Raises what `TokenSource.token` raises.
+    One refresh and one resend at most (I10), and one more resend where an API wants its nonce in the proof: that it
+    has refused for the proof alone, so the token is the same (HAZARDS 37).  A body that cannot be rewound is not sent
+    again: the refresh happens, the 401 is returned (HAZARDS 24).  Also for a 403, which no token mends.  Raises what
+    `TokenSource.token` raises, and `StepUpRequired` where the API names a sign-in that would help.
     """
     # Imported here: most requests meet no 401.
     from .challenge import bearer_challenge
 
+    renewed = proven = False
+    while response.status_code == 401:
+        if _lacked_nonce(carried, response):
+            if proven or not _rewound(response.request):
+                break
+            proven = True
+        else:
+            challenge = bearer_challenge(response.headers.get("WWW-Authenticate", "")) or {}
+            if renewed or challenge.get("error") in NOT_MENDED_BY_A_REFRESH:
+                break
+            renewed = True
+            try:
+                newer = source.token(rejected=carried)
+            except BaseException:
+                response.close()  # nobody gets it, so nobody else would
+                raise
+            if newer.access_token == carried.access_token or not _rewound(response.request):
+                break
+            carried = newer
+        response = _again(carried, response, send)
+        learn(carried, response)
+    return _unless_step_up(carried, response)
+
+
+def _again(
+    token: TokenSet, response: requests.Response, send: Callable[[requests.PreparedRequest], requests.Response]
+) -> requests.Response:
+    """The answer to the same request once more, signed with that token."""
     request = response.request
-    challenge = bearer_challenge(response.headers.get("WWW-Authenticate", "")) or {}
-    if challenge.get("error") in NOT_MENDED_BY_A_REFRESH:
-        return response
-    try:
-        newer = source.token(rejected=carried)
-    except BaseException:
-        response.close()  # nobody gets it, so nobody else would
-        raise
-    if newer.access_token == carried.access_token or not _rewound(request):
-        return response
     if _short(response):
         response.content  # noqa: B018 - read to its end, so that the connection can be used again
     response.close()
     began = time.perf_counter()
     repeated = request.copy()
     _with_cookies_of(response, repeated)
-    put_on(repeated, newer)
+    put_on(repeated, token)
     try:
         again = send(repeated)
     except BaseException as error:
@@ -102,6 +160,21 @@ def answer_401(
     again.request = request
     again.elapsed = response.elapsed + timedelta(seconds=time.perf_counter() - began)
     return again
+
+
+def _unless_step_up(carried: TokenSet, response: requests.Response) -> requests.Response:
+    from .challenge import bearer_challenge, step_up
+
+    challenge = bearer_challenge(response.headers.get("WWW-Authenticate", ""))
+    wanted = step_up(challenge, carried.scope) if challenge and response.status_code in WORTH_A_LOOK else None
+    if wanted is None:
+        return response
+    if _short(response):
+        response.content  # noqa: B018 - for who catches it
+    else:
+        response.close()
+    wanted.response = response
+    raise wanted
 
 
 def _short(response: requests.Response) -> bool:
@@ -163,7 +236,8 @@ class BearerAuth(AuthBase):
             if origin(request.url or "") != origin(url):
                 return None
             take_off(request)
-            if response.status_code != 401:
+            learn(token, response)
+            if response.status_code not in WORTH_A_LOOK:
                 return None
             connection: Any = response.connection
             return answer_401(self._source, token, response, lambda again: connection.send(again, **settings))

@@ -6,7 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["Challenge", "bearer_challenge", "parse_challenges"]
+from .errors import StepUpRequired
+from .model import scope_set
+from .wire import for_people, seconds
+
+__all__ = ["Challenge", "bearer_challenge", "parse_challenges", "step_up"]
 
 
 class Challenge(NamedTuple):
@@ -56,3 +60,37 @@ def bearer_challenge(header: str) -> Mapping[str, str] | None:
         if challenge.scheme in ("bearer", "dpop"):
             return challenge.parameters
     return None
+
+
+def step_up(challenge: Mapping[str, str], granted: str) -> StepUpRequired | None:
+    """What the API wants that only a sign-in can give (RFC 9470 §3, RFC 6750 §3.1), None if nothing of that kind.
+
+    `granted` is the scope of the token that was refused.  Where all of the scope that the API names was in it, or it
+    names none, there is nothing that could be asked for: then it is the person who may not.
+    """
+    asked, wishes = scope_set(challenge.get("scope")), []
+    missing = " ".join(sorted(asked - scope_set(granted)))
+    acr_values, max_age = _printable(challenge.get("acr_values", "")), seconds(challenge.get("max_age"))
+    if challenge.get("max_age", "").strip() == "0":
+        max_age = 0.0
+    match challenge.get("error"):
+        case "insufficient_user_authentication":
+            wishes += [f"a sign-in as strong as {acr_values}"] if acr_values else []
+            wishes += [f"one that is at most {max_age:.0f} s old"] if max_age is not None else []
+            wishes = wishes or ["a stronger or fresher sign-in"]
+        case "insufficient_scope" if missing:
+            acr_values, max_age = "", None
+        case _:
+            return None
+    wishes += [f"the scope {_printable(missing)}"] if missing else []
+    return StepUpRequired(
+        f"the API wants {', and '.join(wishes)}",
+        acr_values=acr_values,
+        max_age=max_age,
+        scope=_printable(missing),
+        hint="Catch it as challenge, and call .login(challenge) on the session.",
+    )
+
+
+def _printable(text: str) -> str:
+    return for_people(text, 500)

@@ -1,12 +1,20 @@
 """Settings of a login: from the caller, from a profile in the configuration file, from the environment.
 
 What the caller says counts before what the profile says, and that before `LOGINONCE_ISSUER`, `…_CLIENT_ID`,
-`…_CLIENT_SECRET`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.  `LOGINONCE_PROFILE` names the profile where the caller
-names nothing.
+`…_CLIENT_SECRET`, `…_PRIVATE_KEY`, `…_CERTIFICATE`, `…_CERTIFICATE_KEY`, `…_DPOP`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.
+`LOGINONCE_PROFILE` names the profile where the caller names nothing.  The secret that came with a registration
+(`register`) counts where nobody says another.
 
 The environment speaks of one login.  Where its issuer or its client is another than the one that was named, its
 scope and account mean something else, and its client secret would be handed to a stranger: only the store
 counts then.
+
+Whose login it is can be said by a provider's name (`google`, `keycloak`: see `providers`) and what its address is
+made of (`realm`, `tenant`, …) in place of the issuer; or the issuer is recognised.  Either gives the `Dialect`, of
+which a profile can say everything otherwise, and what holds where nobody says: the scope, and the policy's
+`reuse_interval`.
+
+A private key is a file's path, or its text (PEM, JWK), which is meant for the environment and is never saved.
 """
 
 from __future__ import annotations
@@ -28,6 +36,7 @@ from .address import secure
 from .errors import ConfigurationError
 from .home import config_file, state_folder
 from .model import Members, Secret
+from .providers import ANY, PLACES, Dialect, known, names, recognised
 from .refresh import Policy
 from .stores.base import TokenStore
 from .stores.file import FileStore
@@ -36,14 +45,17 @@ from .stores.remote import Address, completed, public
 from .value import Value, field, replace
 
 __all__ = [
+    "FROM_ENVIRONMENT",
     "GrantType",
     "Settings",
     "add_profile",
     "from_environment",
+    "key_file",
+    "key_or_path",
     "open_store",
     "profile_name",
     "profiles",
-    "set_store",
+    "set_member",
     "settings",
     "split_seal",
 ]
@@ -56,8 +68,12 @@ GrantType = Literal["", "authorization_code", "client_credentials", "password"]
 class Settings(Value):
     """Everything that makes a login what it is; no token among it.
 
+    `resource`: the APIs that it is for (RFC 8707), separated by spaces; requests are signed for the first.
     `grant`: how the login comes about ("" = a person signs in).  `server`: metadata known better than the
     provider's documents say it.  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
+    `dialect`: how the provider speaks, see `providers`.
+    `private_key`: a path, or as a `Secret` the text of a key.  `certificate`, `certificate_key`: paths, the second ""
+    where the first file holds both.  `assertion_audience`: see `model.Client`.  `dpop`: bind tokens to a key.
     """
 
     issuer: str
@@ -73,26 +89,49 @@ class Settings(Value):
     server: Mapping[str, Any] = field(default_factory=dict, hash=False)
     policy: Policy = field(default_factory=Policy)
     profile: str = ""
+    private_key: str = ""
+    certificate: str = ""
+    certificate_key: str = ""
+    token_endpoint_auth_signing_alg: str | None = None
+    assertion_audience: str = ""
+    dpop: bool = False
+    dialect: Dialect = ANY
 
     @property
     def command(self) -> str:
         """What to run in a terminal to sign in."""
         if self.profile:
-            return shlex.join(["loginonce", "login", self.profile])
+            which = ["--account", self.account] if self.account else []
+            return shlex.join(["loginonce", "login", self.profile, *which])
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
+        if self.dialect.name not in (ANY.name, recognised(self.issuer).name):
+            words += ["--provider", self.dialect.name]
+        usual = {**_DEFAULTS, "scope": self.dialect.scope}
         for name in _OPTIONS:
             value = getattr(self, name)
-            if value and value != getattr(Settings, name):
-                words += [f"--{name.replace('_', '-')}", public(value) if name == "store" else value]
+            if name == "private_key":
+                value = key_file(value)
+            if value and value != usual.get(name):
+                words.append(f"--{name.replace('_', '-')}")
+                words += [] if value is True else [public(value) if name == "store" else value]
         return shlex.join(words)
 
 
 _TEXTS = (
     "issuer", "client_id", "client_secret", "token_endpoint_auth_method", "scope", "account", "resource",
-    "redirect_uri", "grant", "store",
+    "redirect_uri", "grant", "store", "private_key", "certificate", "certificate_key",
+    "token_endpoint_auth_signing_alg", "assertion_audience",
 )  # fmt: skip
-_OPTIONS = ("scope", "account", "resource", "redirect_uri", "grant", "store")
-_FROM_ENVIRONMENT = ("issuer", "client_id", "client_secret", "scope", "account", "store")
+_OPTIONS = (
+    "scope", "account", "resource", "redirect_uri", "grant", "store", "private_key", "certificate", "certificate_key",
+    "dpop",
+)  # fmt: skip
+FROM_ENVIRONMENT = (
+    "issuer", "client_id", "client_secret", "scope", "account", "store", "private_key", "certificate",
+    "certificate_key", "dpop",
+)  # fmt: skip
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_DEFAULTS: dict[str, Any] = {name: getattr(Settings, name, None) for name in Settings.__match_args__}
 
 
 def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
@@ -106,19 +145,49 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
     where = "the session"
     if named and "://" in named:
         members["issuer"] = named
+    elif named and named not in (there := profiles()) and named in names():
+        members["provider"] = named
     elif named:
-        members |= {**_profile(named), "profile": named}
+        members |= {**_profile(named, there), "profile": named}
         where = f"the profile {named!r} in {config_file()}"
     members |= {name: value for name, value in given.items() if value not in (None, "", {})}
+    provider = _provider(members, where)
     for name, value in from_environment(members).items():
-        if value and not members.get(name):
+        if value and members.get(name) in (None, ""):
             members[name] = value
-    return _checked(members, where=where)
+    if provider is not None and not members.get("issuer"):
+        provider.at({})  # raises, and says what is missing
+    made = _checked(members, where=where, provider=provider)
+    if made.client_secret is None and (state_folder() / "clients").exists():
+        # Imported here: few clients are registered from here.
+        from .register import registered_secret
+
+        made = replace(made, client_secret=registered_secret(made.issuer, made.client_id))
+    return made
+
+
+def _provider(members: dict[str, Any], where: str) -> Dialect | None:
+    """The provider that is named, if one is; its name and its places become the issuer, where they are all there."""
+    name = members.pop("provider", "") or ""
+    places = {place: members.pop(place) for place in PLACES if place in members}
+    for said, value in {"provider": name, **places}.items():
+        if not isinstance(value, str):
+            raise ConfigurationError(f"{said} of {where} has to be a text")
+    provider = known(name) if name else None
+    if places and (provider is None or members.get("issuer")):
+        why = "the issuer says that already" if members.get("issuer") else "name the provider too: provider=…"
+        raise ConfigurationError(f"{', '.join(places)} of {where} means nothing: {why}")
+    if provider is not None and not members.get("issuer"):
+        # Where nothing is said of its place, the environment may know the issuer.
+        whole = all(provider.places.values()) and "{issuer}" not in provider.issuer
+        if places or whole:
+            members["issuer"] = provider.at(places)
+    return provider
 
 
 def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
     """What the environment adds to a login of which this much is known."""
-    found = Members({name: os.environ.get(f"LOGINONCE_{name.upper()}", "").strip() for name in _FROM_ENVIRONMENT})
+    found = Members({name: os.environ.get(f"LOGINONCE_{name.upper()}", "").strip() for name in FROM_ENVIRONMENT})
     for name in ("issuer", "client_id"):
         known = members.get(name)
         if known and found[name] and str(known).rstrip("/") != found[name].rstrip("/"):
@@ -126,12 +195,12 @@ def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _checked(members: dict[str, Any], *, where: str) -> Settings:
-    known = set(Settings.__match_args__)
-    if unknown := set(members) - known:
+def _checked(members: dict[str, Any], *, where: str, provider: Dialect | None = None) -> Settings:
+    settable = set(Settings.__match_args__)
+    if unknown := set(members) - settable:
         raise ConfigurationError(
             f"{where} has members that mean nothing here: {', '.join(sorted(unknown))}.  There are "
-            f"{', '.join(sorted(known - {'profile'}))}"
+            f"{', '.join(sorted({*settable, 'provider', *PLACES} - {'profile'}))}"
         )
     for name in ("issuer", "client_id"):
         if not members.get(name):
@@ -140,6 +209,7 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         if members.get(name) is not None and not isinstance(members[name], str):
             raise ConfigurationError(f"{name} of {where} has to be a text")
     members["issuer"] = _issuer(members["issuer"], where)
+    members["dialect"] = dialect = _dialect(members, provider, where)
     if members.get("grant", "") not in get_args(GrantType):
         raise ConfigurationError(
             f"{members['grant']!r} of {where} is not a grant that can be chosen: there are "
@@ -147,18 +217,61 @@ def _checked(members: dict[str, Any], *, where: str) -> Settings:
         )
     if secret := members.get("client_secret"):
         members["client_secret"] = Secret(secret)
+    members["private_key"] = key_or_path(members.get("private_key"))
+    for name in ("certificate", "certificate_key"):
+        if members.get(name):
+            members[name] = _whole_path(members[name])
+    if isinstance(members.get("dpop"), str):
+        members["dpop"] = _SWITCH.get(members["dpop"].lower())
+    if not isinstance(members.get("dpop", False), bool):
+        raise ConfigurationError(f"dpop of {where} has to be true or false")
     if store := members.get("store"):
         members["store"] = Address(store)
     if members.get("grant") == "client_credentials":
         members.setdefault("scope", "")  # a service is nobody, so it does not ask who it is
+    members["scope"] = dialect.asked(members.get("scope", dialect.scope))
+    if members.get("resource") and not dialect.resource_parameter:
+        raise ConfigurationError(
+            f"{dialect.title} is not told the resource that {where} has: see loginonce providers {dialect.name}"
+        )
     if not isinstance(members.get("server", {}), Mapping):
         raise ConfigurationError(f"the server of {where} has to be a table of RFC 8414 names")
     policy = members.get("policy")
     if isinstance(policy, Mapping):
-        members["policy"] = _policy(policy, where)
-    elif policy is not None and not isinstance(policy, Policy):
+        members["policy"] = _policy({"reuse_interval": dialect.reuse_interval, **policy}, where)
+    elif policy is None:
+        members["policy"] = Policy(reuse_interval=dialect.reuse_interval)
+    elif not isinstance(policy, Policy):
         raise ConfigurationError(f"the policy of {where} has to be a table")
     return Settings(**{name: value for name, value in members.items() if value is not None})
+
+
+def _dialect(members: dict[str, Any], provider: Dialect | None, where: str) -> Dialect:
+    dialect = provider or recognised(members["issuer"])
+    said = members.get("dialect")
+    if isinstance(said, Dialect):
+        return said
+    if said is not None and not isinstance(said, Mapping):
+        raise ConfigurationError(f"the dialect of {where} has to be a table: see loginonce providers")
+    return dialect.but(said, where) if said else dialect
+
+
+def key_or_path(given: str | None) -> str:
+    """A private key as it may be kept: its text as a `Secret`, its path whole."""
+    if not given or isinstance(given, Secret):
+        return given or ""
+    if given.lstrip().startswith(("-----BEGIN", "{")):
+        return Secret(given)
+    return _whole_path(given)
+
+
+def key_file(private_key: str) -> str:
+    """What of a private key may be saved and sent: its path, or nothing."""
+    return "" if isinstance(private_key, Secret) else private_key
+
+
+def _whole_path(given: str) -> str:
+    return os.path.abspath(os.path.expanduser(given))
 
 
 def _issuer(given: str, where: str) -> str:
@@ -216,15 +329,15 @@ def _parsed(text: str, path: Path) -> dict[str, dict[str, Any]]:
     return {name: Members(profile) for name, profile in found.items()}
 
 
-def _profile(name: str) -> dict[str, Any]:
-    found = profiles()
+def _profile(name: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if name not in found:
         there = f"there are {', '.join(sorted(found))}" if found else "there are none yet"
         raise ConfigurationError(
             f"there is no profile {name!r} in {config_file()} ({there}).  Make it with: "
-            f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID"
+            f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID, or name a provider: see loginonce "
+            "providers"
         )
-    if "client_secret" in found[name]:
+    if "client_secret" in found[name] or isinstance(key_or_path(str(found[name].get("private_key", ""))), Secret):
         _warn_if_open(config_file())
     return dict(found[name])
 
@@ -268,22 +381,23 @@ def add_profile(made: Settings) -> Path:
     return path
 
 
-def set_store(profile: str, address: str) -> Path:
-    """Have that profile keep its login at that address from now on; all else in the file stays as it is.
+def set_member(profile: str, name: str, value: str) -> Path:
+    """Write one member of a profile, such as its `store` or `account`; all else in the file stays as it is.
 
     Raises `ConfigurationError` where that cannot be done for certain; nothing is changed then.
     """
     path = Path(os.path.realpath(config_file()))  # it may be a link into somebody's dot-files, and stays one
-    by_hand = f"write store = {_toml(address)} under [profiles.{profile}] in {path}"
+    by_hand = f"write {name} = {_toml(value)} under [profiles.{profile}] in {path}"
     try:
         with _alone(path):
             text = path.read_bytes().decode("utf-8")
             wanted = _parsed(text, path)
             if profile not in wanted:
                 raise ConfigurationError(f"there is no profile {profile!r} in {path}")
-            address = public(address)  # a password has its place elsewhere, as for any other profile
-            wanted[profile]["store"] = address
-            changed = _with_store(text, profile, address)
+            if name == "store":
+                value = public(value)  # a password has its place elsewhere, as for any other profile
+            wanted[profile][name] = value
+            changed = _with_member(text, profile, name, value)
             # It was edited as text, to keep comments and order; whether that went well is for the parser to say.
             if not _means(changed, wanted, path):
                 raise ConfigurationError(
@@ -313,26 +427,28 @@ def _means(text: str, wanted: dict[str, dict[str, Any]], path: Path) -> bool:
     return False
 
 
-def _with_store(text: str, profile: str, address: str) -> str:
-    """The file's text with that store in the profile's table, where it has one of its own."""
+def _with_member(text: str, profile: str, name: str, value: str) -> str:
+    """The file's text with that member in the profile's table, where it has one of its own."""
     lines = text.splitlines(keepends=True)
     header = re.compile(rf"\s*\[\s*profiles\s*\.\s*[\"']?{re.escape(profile)}[\"']?\s*\]")
     begin = next((number for number, line in enumerate(lines) if header.match(line)), None)
     if begin is None:
         return text
     end = next((n for n in range(begin + 1, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
-    there = next((n for n in range(begin + 1, end) if re.match(r"\s*store\s*=", lines[n])), None)
+    there = next((n for n in range(begin + 1, end) if re.match(rf"\s*{name}\s*=", lines[n])), None)
     line_end = "\r\n" if lines[begin].endswith("\r\n") else "\n"
     if there is not None:
-        lines[there] = f"store = {_toml(address)}{line_end}"
+        lines[there] = f"{name} = {_toml(value)}{line_end}"
     else:
         lines[begin] = f"{lines[begin].rstrip()}{line_end}"
-        lines.insert(begin + 1, f"store = {_toml(address)}{line_end}")
+        lines.insert(begin + 1, f"{name} = {_toml(value)}{line_end}")
     return "".join(lines)
 
 
 def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
-    present = _checked({**there, "profile": made.profile}, where=f"the profile {made.profile!r} in {path}")
+    where = f"the profile {made.profile!r} in {path}"
+    members = {**there, "profile": made.profile}
+    present = _checked(members, where=where, provider=_provider(members, where))
     if _without_secrets(present) != _without_secrets(made):
         raise ConfigurationError(
             f"there is another profile {made.profile!r} already: edit it in {path}, or choose another name"
@@ -340,7 +456,7 @@ def _same(made: Settings, there: dict[str, Any], path: Path) -> None:
 
 
 def _without_secrets(made: Settings) -> Settings:
-    return replace(made, client_secret=None, store=public(made.store))
+    return replace(made, client_secret=None, private_key=key_file(made.private_key), store=public(made.store))
 
 
 @contextmanager
@@ -366,9 +482,12 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _table(made: Settings) -> str:
-    members: dict[str, Any] = {name: getattr(made, name) for name in _TEXTS if name != "client_secret"}
-    standard = Policy()
-    members["store"] = public(made.store)
+    made = _without_secrets(made)
+    members: dict[str, Any] = {name: getattr(made, name) for name in (*_TEXTS, "dpop")}
+    if made.dialect.name != recognised(made.issuer).name:
+        members["provider"] = made.dialect.name
+    members["dialect"] = made.dialect.changes()
+    standard = Policy(reuse_interval=made.dialect.reuse_interval)
     members["server"] = dict(made.server)
     members["policy"] = {
         name: value
@@ -453,9 +572,12 @@ def _file_store(address: str) -> TokenStore:
 def _keyring_store(address: str) -> TokenStore:
     from .stores.keyring import KeyringStore
 
-    if address != "keyring:":
-        raise ConfigurationError("there is one keyring, and its address is keyring:")
-    return KeyringStore()
+    folder = address.removeprefix("keyring:")
+    if folder and not os.path.isabs(folder):
+        raise ConfigurationError(
+            "there is one keyring, and its address is keyring: (or keyring:/folder, for what is no secret)"
+        )
+    return KeyringStore(folder or None)
 
 
 @contextmanager

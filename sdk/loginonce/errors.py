@@ -8,7 +8,7 @@
      │    └── InvalidGrant                 … and what was presented is no longer good
      ├── LoginRequired                     a person has to sign in (`reason`, `hint`)
      ├── LoginFailed                       a sign-in was begun and did not succeed
-     ├── StepUpRequired                    the API wants a stronger or fresher sign-in
+     ├── StepUpRequired                    the API wants a stronger or fresher sign-in, or more scope
      └── StoreError                        the place where logins are kept cannot be used
           ├── LockTimeout (TimeoutError)   another process held the lock for longer than allowed
           ├── CorruptStore                 a record was damaged; it has been set aside
@@ -19,7 +19,7 @@ A message says what happened, to which login, and what to do next.  None of them
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "ConfigurationError",
@@ -125,16 +125,28 @@ class LoginFailed(_ForPeople):
 
 
 class StepUpRequired(_ForPeople):
-    """The API wants a stronger or fresher sign-in, which a refresh cannot give (RFC 9470 §3).
+    """The API wants a stronger or fresher sign-in, or more scope: no refresh gives that (RFC 9470 §3, RFC 6750 §3.1).
 
-    `acr_values` (space separated) and `max_age` (seconds) are what its challenge asked for.
+    Hand it to `Session.login`.  `acr_values` (space separated), `max_age` (seconds) and `scope` are what its challenge
+    asked for, `response` is the answer that it came with, and `epoch` that of the login it was given for.
     """
 
-    def __init__(self, message: str, *, acr_values: str = "", max_age: float | None = None, hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        acr_values: str = "",
+        max_age: float | None = None,
+        scope: str = "",
+        hint: str = "",
+    ) -> None:
         super().__init__(message)
         self.acr_values = acr_values
         self.max_age = max_age
+        self.scope = scope
         self.hint = hint
+        self.response: Any = None
+        self.epoch = 0
 
 
 class StoreError(LoginonceError):

@@ -7,16 +7,15 @@ have to be fetched under the lock; issuer, audience and subject are compared eve
 
 from __future__ import annotations
 
-import base64
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .claims import shallow
 from .errors import ProtocolError
 from .model import GrantKey, Secret
 
-__all__ = ["UnknownKey", "contradiction", "shallow", "unverified_claims", "validate"]
+__all__ = ["UnknownKey", "contradiction", "validate"]
 
 ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
@@ -26,32 +25,9 @@ ALGORITHMS = (
 LEEWAY = 120
 """Seconds by which the provider's clock and ours may differ."""
 
-DEEPEST = 32
-"""Levels of what a provider says that is kept."""
-
 
 class UnknownKey(ProtocolError):
     """The keys at hand do not include the one that signed: they may have been rotated, fetch them again."""
-
-
-def shallow(value: object, levels: int = DEEPEST) -> bool:
-    """Whether a JSON value has no more levels than that.
-
-    What could only just be read here could not be written, or not be read again from deeper in a program: the
-    record would be lost with it.
-    """
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels > 0 and all(shallow(each, levels - 1) for each in inner)
-
-
-def unverified_claims(id_token: str | None) -> dict[str, Any]:
-    """The claims as the token says them, unchecked; {} where there is none or it cannot be read."""
-    try:
-        payload = (id_token or "").split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (IndexError, ValueError, RecursionError):
-        return {}
-    return claims if isinstance(claims, dict) and shallow(claims) else {}
 
 
 def contradiction(claims: Mapping[str, Any], key: GrantKey, subject: str) -> str:

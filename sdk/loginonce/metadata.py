@@ -48,8 +48,7 @@ def read_metadata(
             if name not in members and (value := _member(name, source[name])) is not None:
                 members[name] = value
     server = AuthorizationServer(**members)
-    for name in known:
-        value = getattr(server, name)
+    for name, value in [*((name, getattr(server, name)) for name in known), *server.mtls_endpoint_aliases.items()]:
         if isinstance(value, str) and value and name.endswith(("_endpoint", "_uri", "issuer")) and not secure(value):
             raise ConfigurationError(
                 f"{name} of {issuer} is {value!r}: a provider is reached by https, or on this machine"
@@ -57,10 +56,17 @@ def read_metadata(
     return server
 
 
+_FLAGS = frozenset({"authorization_response_iss_parameter_supported", "require_pushed_authorization_requests"})
+"""Members that are true or not there."""
+
+
 def _member(name: str, value: object) -> object:
     """A metadata value in the type that it must have, or None."""
-    if name == "authorization_response_iss_parameter_supported":
+    if name in _FLAGS:
         return value is True
+    if name == "mtls_endpoint_aliases":
+        pairs = value.items() if isinstance(value, Mapping) else ()
+        return {end: url for end, url in pairs if isinstance(end, str) and isinstance(url, str)} or None
     if name.endswith("_supported"):
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return tuple(value)

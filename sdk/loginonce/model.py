@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, TypeAlias
 
+from .claims import unverified_claims
 from .errors import Reason
-from .value import Value, field
+from .value import Value, field, replace
 
 __all__ = [
     "Account",
@@ -100,7 +101,8 @@ class TokenSet(Value):
 
     `received_at` and `expires_at` are POSIX seconds; `expires_at` is None where the provider does not say.
     `scope` is what was granted.  `resource` (RFC 8707) and `for_scope` say what was asked for, "" being
-    whatever the login has: together they are the key among the access tokens of one login.
+    whatever the login has: together they are the key among the access tokens of one login.  `dpop_key` is what has to
+    sign each use of it (RFC 9449), None for a plain bearer token; it is kept once for the whole login, in the `Grant`.
     """
 
     access_token: Secret
@@ -111,11 +113,28 @@ class TokenSet(Value):
     resource: str = ""
     for_scope: str = ""
     id_token: Secret | None = None
+    dpop_key: Secret | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether its type is one that can be used here: by whom has it, or with a key by whom has that too.
+
+        A bearer token in a login that has a key is a downgrade, which is not gone along with (RFC 9449 §5).
+        """
+        return self.token_type == ("DPoP" if self.dpop_key else "Bearer")
 
     @property
     def fingerprint(self) -> str:
         """What identifies the access token in logs and comparisons."""
         return fingerprint(self.access_token)
+
+    @property
+    def unverified_claims(self) -> dict[str, Any]:
+        """What the access token says of itself, if it is a JWT; {} for an opaque one.
+
+        Nobody has checked it: good for showing, and for choosing what to try.  Only the API judges it (RFC 9068 §6).
+        """
+        return unverified_claims(self.access_token)
 
 
 class Marker(Value):
@@ -154,7 +173,10 @@ class Grant(Value):
     `epoch` rises with each login and logout, `generation` with each answer that brings tokens, `attempt` with
     every other step between (a send, its failure), so that no two states of a record share one order.
     `scope` is what the login asked for or was given, whichever is more: a provider that leaves
-    `offline_access` out of its answer has not refused it.  `claims` are those of the ID token or userinfo.
+    `offline_access` out of its answer has not refused it.  `resources` are the APIs that it was asked for (RFC 8707):
+    for no other one is a refresh token ever spent, since some servers spend it and then refuse.  `claims` are those of
+    the ID token or userinfo.
+    `dpop_key` is the private key (a JWK) that all its tokens are bound to, where they are (RFC 9449).
     `sealed` stands for the refresh token, the tokens and the claims where they are kept apart (see
     `stores.apart`); such a record tells how the login stands, and nothing can be done with it.
     """
@@ -171,10 +193,12 @@ class Grant(Value):
     marker: Marker | None = None
     failure: Failure | None = None
     scope: str = ""
+    resources: tuple[str, ...] = ()
     subject: str = ""
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
     store: str = ""
     sealed: str = field(default="", repr=False)
+    dpop_key: Secret | None = None
 
     @property
     def order(self) -> Order:
@@ -189,10 +213,10 @@ class Grant(Value):
         return fingerprint(self.refresh_token) if self.refresh_token else ""
 
     def token_for(self, resource: str = "", for_scope: str = "") -> TokenSet | None:
-        """The access token for that resource and narrower scope, or None."""
+        """The access token for that resource and narrower scope, with the key that it needs; or None."""
         for token in self.tokens:
             if token.resource == resource and token.for_scope == for_scope:
-                return token
+                return replace(token, dpop_key=self.dpop_key) if self.dpop_key else token
         return None
 
     def with_token(self, token: TokenSet) -> tuple[TokenSet, ...]:
@@ -275,14 +299,20 @@ class Change(Value):
 class Client(Value):
     """Who we are to the provider (RFC 7591 §2 names).
 
-    `token_endpoint_auth_method` is None where it follows from the secret: none without one,
-    `client_secret_basic` with one, unless the server says it takes only `client_secret_post`.
+    `token_endpoint_auth_method` is None where it follows from what there is and what the server takes (see
+    `authentication.authentication_method`).  `private_key` is a file's path, or as a `Secret` the text of a key; so
+    that it names no file by accident, a path is not a `Secret`.  `certificate` are the paths of a certificate and its
+    key, or of one file with both.  `assertion_audience`: "" for the issuer, `token_endpoint`, or an address.
     """
 
     client_id: str
     client_secret: Secret | None = None
     token_endpoint_auth_method: str | None = None
     redirect_uris: tuple[str, ...] = ()
+    private_key: str = ""
+    certificate: tuple[str, ...] = ()
+    token_endpoint_auth_signing_alg: str | None = None
+    assertion_audience: str = ""
 
 
 class AuthorizationServer(Value):
@@ -298,10 +328,13 @@ class AuthorizationServer(Value):
     end_session_endpoint: str = ""
     registration_endpoint: str = ""
     pushed_authorization_request_endpoint: str = ""
+    require_pushed_authorization_requests: bool = False
     jwks_uri: str = ""
     scopes_supported: tuple[str, ...] = ()
     grant_types_supported: tuple[str, ...] = ()
     code_challenge_methods_supported: tuple[str, ...] = ()
     token_endpoint_auth_methods_supported: tuple[str, ...] = ()
+    token_endpoint_auth_signing_alg_values_supported: tuple[str, ...] = ()
+    mtls_endpoint_aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
     id_token_signing_alg_values_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False

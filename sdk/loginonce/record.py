@@ -5,7 +5,8 @@ version wrote the record before anything of it is interpreted, and tells a torn 
 one (HAZARDS 19).  Unknown members of a known schema are ignored, so that a newer minor version may add some.
 
 A record whose secrets are kept apart (`take_apart`) has a schema of its own: a version that knows nothing of that
-must not take it for a login without tokens.
+must not take it for a login without tokens.  So has one with a key to which its tokens are bound: a version that knows
+nothing of keys would lose it by the next refresh, and the login with it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from .errors import CorruptStore, StoreError
 from .model import Failure, Grant, GrantKey, Marker, Renewal, Secret, State, TokenSet
 from .value import replace
 
-__all__ = ["SCHEMA", "SCHEMA_APART", "binding", "decode", "encode", "put_together", "take_apart"]
+__all__ = ["SCHEMA", "SCHEMA_APART", "SCHEMA_BOUND", "binding", "decode", "encode", "put_together", "take_apart"]
 
-SCHEMA, SCHEMA_APART = 1, 2
+SCHEMA, SCHEMA_APART, SCHEMA_BOUND = 1, 2, 3
 
 _HEADER = re.compile(rb"loginonce ([1-9][0-9]{0,5}) ([0-9a-f]{64})")
 
@@ -30,7 +31,7 @@ _HEADER = re.compile(rb"loginonce ([1-9][0-9]{0,5}) ([0-9a-f]{64})")
 def encode(grant: Grant) -> bytes:
     """The record as bytes.  It holds the secrets in the clear: a store keeps it where only its owner reads."""
     body = _dumped(_as_json(grant))
-    return b"loginonce %d %s\n%s\n" % (SCHEMA_APART if grant.sealed else SCHEMA, _checksum(body), body)
+    return b"loginonce %d %s\n%s\n" % (_schema(grant), _checksum(body), body)
 
 
 def decode(data: bytes) -> Grant:
@@ -43,9 +44,9 @@ def decode(data: bytes) -> Grant:
     found = _HEADER.fullmatch(header)
     if found is None:
         raise CorruptStore("it does not begin like a login record")
-    if int(found[1]) > SCHEMA_APART:
+    if int(found[1]) > SCHEMA_BOUND:
         raise StoreError(
-            f"it was written by a newer version (schema {int(found[1])}, this one reads up to {SCHEMA_APART}); "
+            f"it was written by a newer version (schema {int(found[1])}, this one reads up to {SCHEMA_BOUND}); "
             "upgrade loginonce here"
         )
     body = rest.removesuffix(b"\n")
@@ -53,7 +54,7 @@ def decode(data: bytes) -> Grant:
         raise CorruptStore("its checksum does not match: it was cut short or altered")
     try:
         grant = _from_json(json.loads(body))
-        if (int(found[1]) == SCHEMA_APART) == bool(grant.sealed):
+        if int(found[1]) == _schema(grant):
             return grant
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         pass
@@ -61,16 +62,21 @@ def decode(data: bytes) -> Grant:
     raise CorruptStore("its content is not that of a login record")
 
 
+def _schema(grant: Grant) -> int:
+    """What a version has to know of to read it."""
+    return SCHEMA_BOUND if grant.dpop_key else SCHEMA_APART if grant.sealed else SCHEMA
+
+
 # ── secrets apart from the rest ──────────────────────────────────────────────────────────────────────────
 
-_SECRETS = ("refresh_token", "tokens", "claims")
+_SECRETS = ("refresh_token", "tokens", "claims", "dpop_key")
 
 
 def take_apart(grant: Grant) -> tuple[Grant, bytes]:
     """What anybody may read, by which stores compare and order records; and the secrets, as bytes (b"": none)."""
     stored = _as_json(grant)
-    secrets = {name: stored[name] for name in _SECRETS if stored[name]}
-    return replace(grant, refresh_token=None, tokens=(), claims={}), _dumped(secrets) if secrets else b""
+    secrets = {name: stored[name] for name in _SECRETS if stored.get(name)}
+    return replace(grant, refresh_token=None, tokens=(), claims={}, dpop_key=None), _dumped(secrets) if secrets else b""
 
 
 def put_together(readable: Grant, secrets: bytes) -> Grant:
@@ -119,15 +125,17 @@ def _as_json(grant: Grant) -> dict[str, Any]:
         "marker": grant.marker and _members(grant.marker),
         "failure": grant.failure and _members(grant.failure),
         "scope": grant.scope,
+        **({"resources": list(grant.resources)} if grant.resources else {}),
         "subject": grant.subject,
         "claims": dict(grant.claims),
         "store": grant.store,
         **({"sealed": grant.sealed} if grant.sealed else {}),
+        **({"dpop_key": grant.dpop_key} if grant.dpop_key else {}),
     }
 
 
 def _members(value: TokenSet | Marker | Failure) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__match_args__}
+    return {name: getattr(value, name) for name in value.__match_args__ if name != "dpop_key"}  # the grant's
 
 
 def _from_json(stored: dict[str, Any]) -> Grant:
@@ -150,10 +158,12 @@ def _from_json(stored: dict[str, Any]) -> Grant:
         marker=None if stored["marker"] is None else _marker(stored["marker"]),
         failure=None if stored["failure"] is None else _failure(stored["failure"]),
         scope=_text(stored, "scope"),
+        resources=_texts({"resources": [], **stored}, "resources"),
         subject=_text(stored, "subject"),
         claims=stored["claims"],
         store=_text(stored, "store"),
         sealed=_text({"sealed": "", **stored}, "sealed"),
+        dpop_key=_secret({"dpop_key": None, **stored}, "dpop_key"),
     )
 
 
@@ -196,6 +206,13 @@ def _text(stored: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(name)
     return value
+
+
+def _texts(stored: dict[str, Any], name: str) -> tuple[str, ...]:
+    values = stored[name]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(name)
+    return tuple(values)
 
 
 def _secret(stored: dict[str, Any], name: str) -> Secret | None:

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
 
+from .claims import unverified_claims
 from .errors import Reason
 from .model import Failure, Grant, GrantKey, Marker, Order, Secret, TokenSet, scope_set
 from .value import Value, replace
@@ -42,7 +43,7 @@ from .value import Value, replace
 if TYPE_CHECKING:
     from .wire import Reply, TokenAnswer
 
-__all__ = ["Policy", "Want", "decide", "fresh_span", "freshness", "grant_of_login", "start", "step"]
+__all__ = ["Policy", "Want", "decide", "fresh_span", "freshness", "grant_of_login", "shortfall", "start", "step"]
 
 CLOCK_TOLERANCE = 60.0
 """Seconds by which a token may seem to come from the future before the clock is taken to have been set back."""
@@ -89,7 +90,8 @@ class Policy(Value):
 class Want(Value):
     """What a caller needs: which login, for what, and what it has seen so far.
 
-    `scope` is what the caller's session asks of the login; `rejected` the fingerprint of an access token that
+    `scope` is what the caller's session asks of the login, and `dpop` whether its tokens have to be bound to a key;
+    `rejected` the fingerprint of an access token that
     an API refused (or, with `force`, that the caller wants renewed however young it is); `seen` the highest
     order that this process knows of (a lower one is an older copy).
     """
@@ -102,6 +104,7 @@ class Want(Value):
     seen: Order = (0, 0, 0)
     renewal: Literal["refresh_token", "client_credentials"] = "refresh_token"
     force: bool = False
+    dpop: bool = False
 
 
 # ── why ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -172,13 +175,16 @@ def decide(
     """
     if grant is not None and grant.sealed:
         return Problem("store", detail="its secrets are sealed, and nobody here has the key")
-    if grant is None:
-        return Renew(None) if want.renewal == "client_credentials" else Problem("login", "none")
+    if grant is None:  # a service needs nobody, but where tokens are bound, for the key of its sign-in
+        at_once = want.renewal == "client_credentials" and not want.dpop
+        return Renew(None) if at_once else Problem("login", "none")
     token = grant.token_for(want.resource, want.for_scope)
-    if missing := want.scope - scope_set(grant.scope):
+    if missing := shortfall(grant, want.scope, dpop=want.dpop):
         if grant.state in ("ACTIVE", "SPENDING"):
-            return Problem("login", "scope", " ".join(sorted(missing)))
+            return Problem("login", "scope", missing)
         token = None
+    elif token is None and not _asked_for(grant, want.resource) and grant.state in ("ACTIVE", "SPENDING"):
+        return Problem("login", "scope", want.resource)
     band = freshness(token, want, policy, now)
     if band == "FRESH" and token is not None:
         return Use(token)
@@ -187,6 +193,17 @@ def decide(
     if obstacle is None:
         return Renew(usable)
     return Use(usable) if usable is not None else obstacle
+
+
+def _asked_for(grant: Grant, resource: str) -> bool:
+    """Whether a token for that API may be had (RFC 8707 §2.2: of those the login was asked for)."""
+    return not resource or resource in grant.resources or grant.renewal == "client_credentials"
+
+
+def shortfall(grant: Grant, scope: frozenset[str], *, dpop: bool) -> str:
+    """What a login lacks of that, in words; "" if nothing."""
+    lacking = sorted(scope - scope_set(grant.scope))
+    return " ".join([*lacking, *(["tokens bound to a key (DPoP)"] if dpop and not grant.dpop_key else [])])
 
 
 def _obstacle(grant: Grant, want: Want, policy: Policy, now: float, *, patient: bool, locked: bool) -> Problem | None:
@@ -578,10 +595,11 @@ def _judge(state: Refresh, answered: Answered, now: float) -> Next:
 
 
 def _granted(state: Refresh, answer: TokenAnswer, asked_at: float) -> Next:
-    from .idtoken import contradiction, unverified_claims
+    from .idtoken import contradiction
 
     grant = _ours(state)
-    claims = unverified_claims(answer.id_token)
+    # A service is nobody whom an ID token could tell of; Keycloak sends one, about an account that stands for it.
+    claims = unverified_claims(answer.id_token) if grant.renewal == "refresh_token" else {}
     if claims and (detail := contradiction(claims, grant.key, grant.subject)):
         # OIDC Core §12.2: another issuer, client or person.  These tokens are nobody's here.
         dead = _dead(grant, "subject", detail)
@@ -756,14 +774,16 @@ def grant_of_login(
     scope: frozenset[str],
     subject: str = "",
     claims: dict[str, object] | None = None,
-    resource: str = "",
+    resources: tuple[str, ...] = (),
     renewal: Literal["refresh_token", "client_credentials"] = "refresh_token",
 ) -> Grant:
     """The record that a sign-in makes, in an epoch of its own.
 
     Epochs are POSIX seconds unless the last one was later: so they rise even past a record that was set aside
-    or deleted, and a process that knew the old one does not take the new for an older copy.
+    or deleted, and a process that knew the old one does not take the new for an older copy.  `resources` are the APIs
+    that were asked for; the answer's access token is for the first.
     """
+    resource = resources[0] if resources else ""
     requested = " ".join(sorted(scope))
     granted = " ".join(sorted(scope | scope_set(answer.scope)))
     tokens = () if not answer.access_token else (answer.token_set(asked_at, scope=requested, resource=resource),)
@@ -775,8 +795,10 @@ def grant_of_login(
         refresh_expires_at=answer.refresh_expires_at(asked_at),
         tokens=tokens,
         scope=granted,
+        resources=resources,
         subject=subject,
         claims=claims or {},
+        dpop_key=answer.dpop_key,
     )
 
 

@@ -14,16 +14,16 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 import requests
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import get_auth_from_url
 
 from .address import origin, secure
-from .bearer import BearerAuth, answer_401, forget, put_on
-from .config import Settings, open_store, settings
-from .errors import ConfigurationError, LoginonceError, LoginRequired
+from .bearer import WORTH_A_LOOK, BearerAuth, answer_401, forget, learn, put_on, take_off
+from .config import Settings, key_file, key_or_path, open_store, settings
+from .errors import ConfigurationError, LoginonceError, LoginRequired, StepUpRequired
 from .home import at_fork_in_child, state_folder
 from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Members, Secret, TokenSet, scope_set
 from .proxies import none_in_environment
@@ -36,7 +36,10 @@ from .value import replace
 
 if TYPE_CHECKING:
     from .client import LoggedOut, Provider
+    from .derived import ExchangedSource
     from .environment import Environment
+    from .exchange import ExchangedToken
+    from .introspection import LoginCheck
     from .login.flow import Presenter
     from .login.signin import SignIn
     from .transport import Route
@@ -51,11 +54,30 @@ if TYPE_CHECKING:
         tokens: Mapping[str, Any] | None
         timeout: float | None
         presenter: Presenter | None
+        scope: str
+        prompt: str
+        challenge: StepUpRequired | None
+
+    class Place(TypedDict, total=False):
+        """What a known provider's address is made of (see `providers`)."""
+
+        host: str
+        domain: str
+        realm: str
+        tenant: str
+        application: str
+        authorization_server: str
+        region: str
+        pool: str
+        project: str
 
 
 __all__ = ["Session"]
 
 log = logging.getLogger("loginonce")
+
+
+_Flow: TypeAlias = str | StepUpRequired | None
 
 
 def presenter_here(here: Environment, *, qr: bool = False) -> Presenter:
@@ -93,10 +115,17 @@ class Session(requests.Session):
         lab.login()
         lab.get("https://api.example.org/runs")
 
-    The first argument is an issuer, or the name of a profile; without one the environment says which (see
-    `config`).  `store` is a `TokenStore` or its address; `origins` names further origins, such as
+    The first argument is an issuer, or the name of a profile or of a provider (`Session("google", client_id=…)`,
+    `Session("keycloak", host="id.example.org", realm="lab", client_id=…)`, see `providers`); without one the
+    environment says which (see `config`).  `issuer` and `provider` say the same by name, and `dialect` what that
+    provider does otherwise.  `store` is a `TokenStore` or its address; `origins` names further origins, such as
     "https://files.example.org", to which a redirect may take the token; `server` overrides what the provider
     says of itself (RFC 8414 names); `policy` says how the login is renewed.  Raises `ConfigurationError`.
+
+    Who this program is may be said by a `client_secret`, by a `private_key` (a file with a PEM or JWK) or by a
+    `certificate` with its `certificate_key` (files): by a method of OIDC Core §9 or RFC 8705 §2 that the provider
+    takes, or that `token_endpoint_auth_method` names.  The certificate is the session's own `cert` too.  With `dpop`
+    tokens are bound to a key that lives with the login (RFC 9449).
 
     Requests raise what requests raises, and `LoginRequired`, `TransportError` or `StoreError` where there is no
     token to be had.
@@ -108,6 +137,11 @@ class Session(requests.Session):
         *,
         client_id: str | None = None,
         client_secret: str | None = None,
+        private_key: str | None = None,
+        certificate: str | None = None,
+        certificate_key: str | None = None,
+        token_endpoint_auth_method: str | None = None,
+        dpop: bool | None = None,
         scope: str | None = None,
         account: str | None = None,
         resource: str | None = None,
@@ -117,15 +151,25 @@ class Session(requests.Session):
         origins: Iterable[str] = (),
         server: Mapping[str, Any] | None = None,
         policy: Policy | None = None,
+        issuer: str | None = None,
+        provider: str | None = None,
+        dialect: Mapping[str, Any] | None = None,
+        **place: Unpack[Place],
     ) -> None:
         super().__init__()
         # Also in a traceback through here.
         client_secret = Secret(client_secret) if client_secret else None
+        private_key = key_or_path(private_key)
         store = Address(store) if isinstance(store, str) else store
         made = settings(
             profile_or_issuer,
             client_id=client_id,
             client_secret=client_secret,
+            private_key=private_key,
+            certificate=certificate,
+            certificate_key=certificate_key,
+            token_endpoint_auth_method=token_endpoint_auth_method,
+            dpop=dpop,
             scope=scope,
             account=account,
             resource=resource,
@@ -134,6 +178,10 @@ class Session(requests.Session):
             store=store if isinstance(store, str) else None,
             server=server,
             policy=policy,
+            issuer=issuer,
+            provider=provider,
+            dialect=dialect,
+            **place,
         )
         self._build(made, store if isinstance(store, TokenStore) else None, frozenset(map(origin, origins)))
 
@@ -141,18 +189,24 @@ class Session(requests.Session):
         self.settings = made
         self._origins = origins
         self._given_store = store
+        certificate = tuple(filter(None, (made.certificate, made.certificate_key)))
+        if certificate and self.cert is None:
+            self.cert = made.certificate if len(certificate) == 1 else (made.certificate, made.certificate_key)
         self.source = LoginSource(
             GrantKey(made.issuer, made.client_id, made.account),
             store or open_store(made.store),
             self._provider,
             policy=made.policy,
             scope=scope_set(made.scope),
-            resource=made.resource,
+            resource=made.resource.partition(" ")[0],
             renewal="client_credentials" if made.grant == "client_credentials" else "refresh_token",
             hint=_HAND_OUT
             if isinstance(store, HandedStore)
             else f"Call .login() on the session, or run in a terminal: {made.command}",
+            dpop=made.dpop,
         )
+        self._narrowed: dict[tuple[str, str], LoginSource] = {}
+        self._exchanged: dict[tuple[str, ...], ExchangedSource] = {}
         self._bearer = BearerAuth(self.source)
         self.auth = self._bearer
         _sessions.add(self)
@@ -182,7 +236,65 @@ class Session(requests.Session):
         grant = self.source.grant()
         if grant is None or grant.state == "LOGGED_OUT":
             return None
-        return Account.of(grant, self.settings.resource)
+        return Account.of(grant, self.source.resource)
+
+    def token(self, *, resource: str = "", scope: str = "") -> TokenSet:
+        """An access token that is good now, for one of the login's APIs (RFC 8707), or for less scope than it has.
+
+        All of them are renewed by one refresh token, and kept beside each other in the login, for every process.
+        Raises what `TokenSource.token` raises.
+        """
+        if not (resource or scope):
+            return self.source.token()
+        narrowed = self._narrowed.get((resource, scope))
+        if narrowed is None:
+            narrowed = self._narrowed.setdefault(
+                (resource, scope), self.source.narrowed(resource=resource, scope=scope)
+            )
+        return narrowed.token()
+
+    def exchange(
+        self, *, audience: str = "", resource: str = "", scope: str = "", requested_token_type: str = ""
+    ) -> ExchangedToken:
+        """A token for another audience, for which the provider takes this login's access token (RFC 8693).
+
+        This process keeps it until near its end, or until somebody signs in or out.  Raises what `TokenSource.token`
+        raises, and `ErrorResponse` where the provider gives none.
+        """
+        # Imported here, as below: who does not use it does not pay for it.
+        from .derived import ExchangedSource
+
+        wanted = (audience, resource, scope, requested_token_type)
+        exchanged = self._exchanged.get(wanted)
+        if exchanged is None:
+            made = ExchangedSource(
+                self.source, audience=audience, resource=resource, scope=scope, requested_token_type=wanted[3]
+            )
+            exchanged = self._exchanged.setdefault(wanted, made)
+        return exchanged.token()
+
+    def check(self) -> LoginCheck:
+        """Whether the login is still alive at the provider: by introspection (RFC 7662), else by userinfo.
+
+        It spends no refresh token, unless the access token has ended: then it is renewed, as the next request would do
+        it.  Where the provider does not say, `active` is None, and the login is kept.  Raises `StoreError`.
+        """
+        from .derived import check_login
+
+        return check_login(self.source)
+
+    @property
+    def missing_scope(self) -> frozenset[str]:
+        """What the login was asked for and its access token was not granted; a sign-in would ask in vain again.
+
+        Asks nobody, as `account`.  `offline_access` and `openid` are left out, which some providers never name.
+        Raises `StoreError`.
+        """
+        grant = self.source.grant()
+        token = grant.token_for(self.source.resource) if grant else None
+        if grant is None or token is None:
+            return frozenset()
+        return scope_set(grant.scope) - scope_set(token.scope) - {"offline_access", "openid"}
 
     @property
     def logged_in(self) -> bool:
@@ -215,7 +327,7 @@ class Session(requests.Session):
         from .watch import Watcher, why_over
 
         if self._watcher is None:
-            source, resource = self.source, self.settings.resource
+            source, resource = self.source, self.source.resource
 
             def describe(kind: ChangeKind, grant: Grant) -> Change:
                 over = why_over(source, grant) if kind in ("logout", "ended") else None
@@ -252,12 +364,12 @@ class Session(requests.Session):
     # ── signing in and out ───────────────────────────────────────────────────────────────────────────────
 
     @overload
-    def login(self, flow: str | None = None, *, wait: Literal[True] = True, **given: Unpack[_Given]) -> Account: ...
+    def login(self, flow: _Flow = None, *, wait: Literal[True] = True, **given: Unpack[_Given]) -> Account: ...
     @overload
-    def login(self, flow: str | None = None, *, wait: Literal[False], **given: Unpack[_Given]) -> SignIn: ...
+    def login(self, flow: _Flow = None, *, wait: Literal[False], **given: Unpack[_Given]) -> SignIn: ...
     def login(
         self,
-        flow: str | None = None,
+        flow: _Flow = None,
         *,
         wait: bool = True,
         force: bool = False,
@@ -266,15 +378,24 @@ class Session(requests.Session):
         tokens: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         presenter: Presenter | None = None,
+        scope: str = "",
+        prompt: str = "",
+        challenge: StepUpRequired | None = None,
     ) -> Account | SignIn:
         """Be signed in: return at once where any program of this person is, else renew, else ask.
 
         `flow` is `browser`, `device` or `paste` (default: what fits, see `login.choose`).  `wait=False` returns
         the `SignIn` that is under way.  `force` asks even if there is a login.  `username` and `password` are for
         servers that offer nothing better, `tokens` for a token answer that is at hand.  `timeout`: seconds that a
-        person has.  `presenter` shows the prompt (default: what fits the terminal or notebook).  Raises
-        `LoginFailed`, and what the provider or the store have to say.
+        person has.  `presenter` shows the prompt (default: what fits the terminal or notebook).
+
+        `scope` is asked for on top of what the login has, which stays as it is where the person does not agree.
+        `challenge`, which may also stand in the place of `flow`, is a `StepUpRequired`: the person signs in as strongly
+        and as freshly as the API wants.  `prompt` is for the provider (OIDC Core §3.1.2.1), such as `login` or
+        `select_account`.  Raises `LoginFailed`, and what the provider or the store have to say.
         """
+        if isinstance(flow, StepUpRequired):
+            flow, challenge = None, flow
         if isinstance(self.source.store, HandedStore):
             raise LoginRequired(f"nobody signs in to {self.source.key} here", reason="expired", hint=_HAND_OUT)
         # Imported here: a program that never signs in does not need it.
@@ -301,10 +422,13 @@ class Session(requests.Session):
             timeout=timeout,
             here=here,
             start=not wait,
+            scope=scope,
+            prompt=prompt,
+            challenge=challenge,
         )
         return sign_in.wait() if wait else sign_in
 
-    async def login_async(self, flow: str | None = None, **given: Unpack[_Given]) -> Account:
+    async def login_async(self, flow: _Flow = None, **given: Unpack[_Given]) -> Account:
         """What `login` does, for an event loop, which goes on meanwhile."""
         sign_in = self.login(flow, wait=False, **given)
         given = {}  # what was handed in shows nowhere, also in a traceback through here
@@ -396,7 +520,7 @@ class Session(requests.Session):
         addressed: str = response.__dict__.get(_ADDRESSED, _NOBODY)
         # The hop begins unsigned; what belongs on it is put on when it is sent.
         if isinstance(prepared_request.headers.get("Authorization"), Secret):
-            del prepared_request.headers["Authorization"]
+            take_off(prepared_request)
         prepared_request.hooks = {**prepared_request.hooks, "response": _hooks(prepared_request)}
         prepared_request.__dict__[_ADDRESSED] = addressed
         if not self._may_carry(prepared_request.url or "", addressed):
@@ -410,7 +534,8 @@ class Session(requests.Session):
         For workers that must not hold a refresh token, or have no store to find one in.  It takes the access token
         along in the clear, which nothing else here does; send it by a way that may carry one.  It signs requests
         until the token ends, which is renewed first if it is near its end; then, and after a log-out at the provider,
-        it raises `LoginRequired`, and needs a successor from here.  It neither signs in nor out.  Raises what
+        it raises `LoginRequired`, and needs a successor from here.  It neither signs in nor out.  A key to which the
+        token is bound (RFC 9449) goes along, since the token is worth nothing without it.  Raises what
         `TokenSource.token` raises.
         """
         token = self.source.token()
@@ -420,20 +545,20 @@ class Session(requests.Session):
         grant = self.source.grant()
         assert grant is not None  # it has just brought a token
         state = self._state()
-        state["settings"] = replace(self.settings, client_secret=None, profile="", store="")
+        state["settings"] = replace(_without_secrets(self.settings), profile="", store="")
         state["_given_store"] = HandedStore(replace(grant, tokens=(token,)))
         other = type(self).__new__(type(self))
         other.__setstate__(state)
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        """The configuration, and what a `requests.Session` takes along; no token and no client secret.
+        """The configuration, and what a `requests.Session` takes along; no token, client secret or private key.
 
         The store is opened anew where the session arrives; the client secret is looked up there again, and so is
-        the password of a store on a server.
+        a key that is no file's, and the password of a store on a server.
         """
         state = self._state()
-        state["settings"] = replace(self.settings, client_secret=None)
+        state["settings"] = _without_secrets(self.settings)
         return state
 
     def __copy__(self) -> Session:
@@ -459,13 +584,18 @@ class Session(requests.Session):
         made: Settings = state.pop("settings")
         store: TokenStore | None = state.pop("_given_store")
         origins: frozenset[str] = state.pop("_origins")
-        if not isinstance(store, HandedStore) and (made.client_secret is None or "://" in made.store):
+        secret = made.client_secret or made.private_key
+        if not isinstance(store, HandedStore) and (not secret or "://" in made.store):
             # By the same rule as anywhere: a secret in the environment counts for the client that it names there.
             with suppress(ConfigurationError):  # a profile that is not known here: the rest has come along
                 here = settings(made.profile or made.issuer, **({} if made.profile else {"client_id": made.client_id}))
                 if (here.issuer, here.client_id) == (made.issuer, made.client_id):
-                    found = made.client_secret or here.client_secret
-                    made = replace(made, client_secret=found, store=completed(made.store, here.store))
+                    made = replace(
+                        made,
+                        client_secret=made.client_secret or here.client_secret,
+                        private_key=made.private_key or here.private_key,
+                        store=completed(made.store, here.store),
+                    )
         self.__dict__.update(state)
         self._build(made, store, origins)
         if "auth" in state:
@@ -482,8 +612,13 @@ class Session(requests.Session):
             made.client_secret,
             made.token_endpoint_auth_method,
             (made.redirect_uri,) if made.redirect_uri else (),
+            made.private_key,
+            tuple(filter(None, (made.certificate, made.certificate_key))),
+            made.token_endpoint_auth_signing_alg,
+            made.assertion_audience,
         )
-        return Provider(Discovery(made.issuer, made.server, state_folder() / "servers"), client, Transport(self._route))
+        discovery = Discovery(made.issuer, made.server, state_folder() / "servers", dialect=made.dialect)
+        return Provider(discovery, client, Transport(self._route), dpop=made.dpop)
 
     def _route(self) -> Route:
         from .transport import Route
@@ -508,6 +643,10 @@ class _Unasking:
         return getattr(self._session, name)
 
 
+def _without_secrets(made: Settings) -> Settings:
+    return replace(made, client_secret=None, private_key=key_file(made.private_key))
+
+
 class _Hop:
     """One request on its way: what travels, and the hooks that see its answer first and last."""
 
@@ -530,15 +669,23 @@ class _Hop:
         """Before all other hooks: they see the answer that counts."""
         session = self._session
         response.request = self._request
-        if self._token is None or response.status_code != 401:
+        if self._token is None:
+            return None
+        learn(self._token, response)
+        if response.status_code not in WORTH_A_LOOK:
             return None
         extract_cookies_to_jar(session.cookies, self._request, response.raw)  # type: ignore[no-untyped-call]  # requests'
-        return answer_401(
-            session.source,
-            self._token,
-            response,
-            lambda again: session.get_adapter(url=again.url or "").send(again, **settings),
-        )
+        try:
+            return answer_401(
+                session.source,
+                self._token,
+                response,
+                lambda again: session.get_adapter(url=again.url or "").send(again, **settings),
+            )
+        except StepUpRequired as wanted:
+            known = session.source.memory()
+            wanted.epoch = known.epoch if known else 0
+            raise
 
     def keep_in_mind(self, response: requests.Response, **_: Any) -> None:
         """After all other hooks, for the next hop."""

@@ -36,7 +36,7 @@ from .errors import (
     TransportError,
 )
 from .home import at_fork_in_child, process_identity
-from .model import Grant, GrantKey, Order, TokenSet
+from .model import Grant, GrantKey, Order, TokenSet, scope_set
 from .refresh import Policy, Problem, Renew, Use, Want
 from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 from .value import Value, replace
@@ -79,8 +79,10 @@ class _Known(Value):
 class LoginSource:
     """Tokens of one stored login, renewed by whichever of its processes is first.
 
-    `provider` may be what makes it: most programs find a token and ask no provider, so that they need none of what
-    speaks to one.  `hint` is the exact next command when a person has to sign in.
+    `scope` is what the login has to cover.  `resource` is the API that the access tokens are for (RFC 8707),
+    `for_scope` the narrower scope that they are for, "" being whatever the login has.  `provider` may be what makes it:
+    most programs find a token, and need none of what speaks to one.  `hint` is the exact next command when a person has
+    to sign in.
     """
 
     def __init__(
@@ -92,15 +94,17 @@ class LoginSource:
         policy: Policy | None = None,
         scope: frozenset[str] = frozenset(),
         resource: str = "",
+        for_scope: str = "",
         renewal: Literal["refresh_token", "client_credentials"] = "refresh_token",
         hint: str = "",
+        dpop: bool = False,
     ) -> None:
         self.key = key
         self.store = store
         self._provider = provider
         self.policy = policy or Policy()
         self.hint = hint
-        self._want = Want(key, resource=resource, scope=scope, renewal=renewal)
+        self._want = Want(key, resource, for_scope, scope | scope_set(for_scope), renewal=renewal, dpop=dpop)
         self._known: _Known | None = None
         self._memory = Snapshot(None, None, settled=False)
         self._highest: Order = (0, 0, 0)
@@ -130,11 +134,41 @@ class LoginSource:
     def renew(self) -> TokenSet:
         """A new access token now, however young the present one is; one that another process just got counts."""
         grant = self.grant()
-        token = grant.token_for(self._want.resource) if grant else None
+        token = self._token_in(grant)
         return self._usable(self._obtain(token.fingerprint if token else "", force=True))
 
+    def narrowed(self, *, resource: str = "", scope: str = "") -> LoginSource:
+        """Access tokens of the same login for one of its APIs, or for less scope: renewed by the same refresh token."""
+        want = self._want
+        return LoginSource(
+            self.key,
+            self.store,
+            self.provider,
+            policy=self.policy,
+            scope=want.scope,
+            resource=resource or want.resource,
+            for_scope=" ".join(sorted(scope_set(scope))),
+            renewal=want.renewal,
+            hint=self.hint,
+            dpop=want.dpop,
+        )
+
+    def _token_in(self, grant: Grant | None) -> TokenSet | None:
+        return grant.token_for(self._want.resource, self._want.for_scope) if grant else None
+
+    def tell_if_narrowed(self, grant: Grant, scope: str) -> None:
+        """Warn where a refresh brought less scope than the access token before had; no word of it is no change."""
+        before = self._token_in(grant)
+        if before and scope and (lost := scope_set(before.scope) - scope_set(scope) - {"offline_access", "openid"}):
+            log.warning("%s granted less than before: without %s", self.key, " ".join(sorted(lost)))
+
     def _usable(self, token: TokenSet) -> TokenSet:
-        if token.token_type != "Bearer":
+        if not token.fits and token.dpop_key is not None:
+            raise ProtocolError(
+                f"{self.key} now issues tokens of the type {token.token_type!r}, which are not bound to the key of "
+                "this login, and so are not used; the login itself has been saved"
+            )
+        if not token.fits:
             raise ProtocolError(
                 f"{self.key} now issues tokens of the type {token.token_type!r}, which cannot be used here; the "
                 "login itself has been saved"
@@ -191,8 +225,9 @@ class LoginSource:
         if grant is None:
             return
         self._highest = max(self._highest, grant.order)
-        token = grant.token_for(self._want.resource)
-        if snapshot.settled and token is not None and self._want.scope <= set(grant.scope.split()):
+        token = self._token_in(grant)
+        enough = not refresh.shortfall(grant, self._want.scope, dpop=self._want.dpop)
+        if snapshot.settled and token is not None and token.fits and enough:
             self._known = _Known(snapshot.stamp, token, *refresh.fresh_span(token, self.policy))
 
     def change(self, make: Callable[[Grant | None], Grant]) -> tuple[Grant | None, Grant]:
@@ -246,7 +281,7 @@ class LoginSource:
             case "misconfigured":
                 return ConfigurationError(
                     f"the provider does not accept this client: {problem.detail}.  The login for {self.key} is "
-                    "kept; check client_id, client_secret and scope"
+                    "kept; check client_id, its secret, key or certificate, and scope"
                 )
             case "store":
                 return cause or StoreError(problem.detail)
@@ -471,6 +506,10 @@ class _Run:
             log.exception("a token request failed in an unforeseen way")
             reply = Lost(f"unforeseen: {type(error).__name__}")
         log.info("renewing %s: %s", self._source.key, type(reply).__name__)
+        from .wire import Granted
+
+        if isinstance(reply, Granted):
+            self._source.tell_if_narrowed(grant, reply.answer.scope)
         return refresh.Answered(reply, asked_at)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from .config import open_store, profiles
-from .errors import ConfigurationError, LoginonceError, SealError
+from .errors import LoginonceError, SealError
 from .model import Account, Failure, Grant, scope_set
 from .refresh import Problem, Use, Want, decide
 from .session import Session
@@ -28,6 +28,7 @@ class Standing:
 
     profile: str | None
     issuer: str = ""
+    provider: str = ""
     client_id: str = ""
     account: str = ""
     scope: str = ""
@@ -55,8 +56,8 @@ class Standing:
             "state": f"{self.state.replace('_', ' ')}{f': {self.problem}' if self.problem else ''}",
             "who": who,
             "issuer": self.issuer,
+            "at": self.provider,
             "client": self.client_id,
-            "account": self.account,
             "scope": self.scope,
             "token": self._token(now) if self.state == "signed_in" else "",
             "renews": self._renews() if self.state == "signed_in" else "",
@@ -64,7 +65,7 @@ class Standing:
             "store": self.store,
         }
         return [
-            plain(self.profile or "(no profile)"),
+            plain(self.profile or "(no profile)") + (f", account {plain(self.account)}" if self.account else ""),
             *(f"  {label:<8}{plain(value)}" for label, value in rows.items() if value),
         ]
 
@@ -92,9 +93,9 @@ class Standing:
         return f"{self.failure['kind']}: {self.failure['detail']}{pause}"
 
 
-def standing_of(profile: str | None, now: float) -> Standing:
+def standing_of(profile: str | None, now: float, *, account: str | None = None) -> Standing:
     """How the login stands that this profile, or the environment, means.  Raises `LoginonceError`."""
-    session = Session(profile)
+    session = Session(profile, account=account)
     try:
         return judge(session, session.source.grant(), now)
     except SealError as error:
@@ -106,7 +107,7 @@ def judge(session: Session, grant: Grant | None, now: float, *, locked: bool = F
     made = session.settings
     want = Want(
         session.source.key,
-        resource=made.resource,
+        resource=session.source.resource,
         scope=scope_set(made.scope),
         renewal="client_credentials" if made.grant == "client_credentials" else "refresh_token",
     )
@@ -114,7 +115,8 @@ def judge(session: Session, grant: Grant | None, now: float, *, locked: bool = F
 
 
 def all_standings(now: float) -> Iterator[Standing]:
-    """Every profile, what the environment names, and every login that is stored without either.
+    """Every profile, what the environment names, and every login that is stored besides: of another account of a
+    profile, which has its name too, or without one.
 
     A profile that cannot be judged is told of, and ends nothing.  Raises `ConfigurationError` where the profiles
     cannot be read.
@@ -125,6 +127,7 @@ def all_standings(now: float) -> Iterator[Standing]:
     if os.environ.get("LOGINONCE_ISSUER") and not os.environ.get("LOGINONCE_PROFILE"):
         named.append(None)
     shown: set[str] = set()
+    of_profile: dict[tuple[str, str], str] = {}
     for name in named:
         try:
             standing = standing_of(name, now)
@@ -132,23 +135,30 @@ def all_standings(now: float) -> Iterator[Standing]:
             yield Standing(name, state="error", problem=str(error))
         else:
             shown.add(standing.store)
+            if name:
+                of_profile.setdefault((standing.issuer, standing.client_id), name)
             yield standing
     for address in sorted(addresses):
         try:
             store = open_store(address)
-        except ConfigurationError:
-            continue  # its profile has told of it
-        for grant in store.grants():
+            there = sorted(store.grants(), key=lambda found: str(found.key))
+        except LoginonceError as error:
+            if not any(made.get("store", "") == address for made in found.values()):  # else its profile has told of it
+                yield Standing(None, state="error", problem=str(error))
+            continue
+        for grant in there:
             key = grant.key
             if grant.state == "LOGGED_OUT" or store.location(key) in shown:
                 continue
             shown.add(store.location(key))
             session = Session(key.issuer, client_id=key.client_id, account=key.account, store=store)
             resource = grant.tokens[0].resource if grant.tokens else ""
+            profile = of_profile.get((key.issuer, key.client_id))
             try:
-                yield _standing(session, Want(key, resource=resource), session.source.grant(), now)
+                standing = _standing(session, Want(key, resource=resource), session.source.grant(), now)
             except SealError as error:
-                yield _sealed(session, _standing(session, Want(key), grant, now), error)
+                standing = _sealed(session, _standing(session, Want(key), grant, now), error)
+            yield replace(standing, profile=profile)
 
 
 def _as_listed(session: Session) -> Grant | None:
@@ -173,6 +183,7 @@ def _standing(session: Session, want: Want, grant: Grant | None, now: float, *, 
     standing = Standing(
         None,
         issuer=want.key.issuer,
+        provider=dialect.title if (dialect := session.settings.dialect).name != "any" else "",
         client_id=want.key.client_id,
         account=want.key.account,
         scope=grant.scope if grant and grant.scope else session.settings.scope,

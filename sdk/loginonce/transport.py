@@ -30,6 +30,7 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 
 from .address import on_this_machine, secure
 from .errors import ConfigurationError, TransportError
+from .model import Secret
 from .value import Value, field
 from .wire import Answer, Form
 
@@ -70,15 +71,22 @@ class Transport:
     def __init__(self, route: Callable[[], Route] = Route) -> None:
         self._route = route
 
-    def post(self, url: str, form: Form, headers: Mapping[str, str], *, budget: float) -> Answer:
-        """The answer to a form.  `budget`: seconds for the whole.  Raises `NeverSent` or `AnswerLost`."""
-        return self._exchange("POST", url, form, headers, budget)
+    def post(
+        self, url: str, form: Form | Secret, headers: Mapping[str, str], *, budget: float, method: str = "POST"
+    ) -> Answer:
+        """The answer to a form, or to a body that is written already (ASCII; the headers say of which type).
+
+        `budget`: seconds for the whole.  Raises `NeverSent` or `AnswerLost`.
+        """
+        return self._exchange(method, url, form, headers, budget)
 
     def get(self, url: str, headers: Mapping[str, str] | None = None, *, budget: float) -> Answer:
         """The answer to a plain request.  `budget`: seconds for the whole.  Raises `NeverSent` or `AnswerLost`."""
         return self._exchange("GET", url, None, headers or {}, budget)
 
-    def _exchange(self, method: str, url: str, form: Form | None, headers: Mapping[str, str], budget: float) -> Answer:
+    def _exchange(
+        self, method: str, url: str, form: Form | Secret | None, headers: Mapping[str, str], budget: float
+    ) -> Answer:
         if not secure(url):
             raise ConfigurationError(f"{url} is neither https nor on this machine: no secret is sent there")
         watch = _Watch(budget)
@@ -107,7 +115,7 @@ class Transport:
         self,
         method: str,
         url: str,
-        form: Form | None,
+        form: Form | Secret | None,
         headers: Mapping[str, str],
         budget: float,
         watch: _Watch,

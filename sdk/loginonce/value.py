@@ -62,7 +62,8 @@ class _Learnt:
 
     def __get__(self, _value: object, kind: type[Value]) -> Any:
         made = self._make(kind)
-        setattr(kind, self._name, made)
+        if kind is not Value:  # whose own would be that of all others
+            setattr(kind, self._name, made)
         return made
 
 
@@ -83,7 +84,10 @@ def _dataclass(kind: type[Value]) -> Any:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 class Value:
-    """Base of all values: its annotated names are the fields, in that order, and cannot be set again."""
+    """Base of all values: its annotated names are the fields, in that order, and cannot be set again.
+
+    A class of values is no base of another.
+    """
 
     __match_args__: ClassVar[tuple[str, ...]] = ()
     __dataclass_fields__: ClassVar[Any] = _Learnt(lambda kind: _dataclass(kind).__dataclass_fields__)

@@ -7,18 +7,19 @@ ends a login and a broken gateway must not.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl, quote_plus, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from .address import web_address
-from .errors import ConfigurationError, ErrorResponse, InvalidGrant, ProtocolError
-from .model import AuthorizationServer, Client, Members, Secret, TokenSet
+from .claims import shallow
+from .errors import ErrorResponse, InvalidGrant, ProtocolError
+from .model import AuthorizationServer, Members, Secret, TokenSet
+from .providers import ANY, Dialect
 from .value import Value
 
 __all__ = [
@@ -35,14 +36,16 @@ __all__ = [
     "Reply",
     "TokenAnswer",
     "Unsent",
-    "authenticate",
     "error_response",
     "for_people",
     "judge_device_authorization",
     "judge_redirect",
     "judge_refresh",
     "judge_token",
+    "oauth_error",
     "require_state",
+    "seconds",
+    "successful",
     "token_form",
 ]
 
@@ -72,37 +75,14 @@ def token_form(grant_type: str, **parameters: str | None) -> Form:
     return [("grant_type", grant_type), *((name, value) for name, value in parameters.items() if value)]
 
 
-def authenticate(client: Client, server: AuthorizationServer, form: Form) -> tuple[dict[str, str], Form]:
-    """Headers and form of a request that says who we are (RFC 6749 §2.3.1, OIDC Core §9).
-
-    Raises `ConfigurationError` for a method that this client cannot carry out.
-    """
-    method = client.token_endpoint_auth_method
-    supported = server.token_endpoint_auth_methods_supported
-    if method is None and client.client_secret is not None:
-        only_post = "client_secret_post" in supported and "client_secret_basic" not in supported
-        method = "client_secret_post" if only_post else "client_secret_basic"
-    if method in (None, "none"):
-        return {}, [*form, ("client_id", client.client_id)]
-    if client.client_secret is None:
-        raise ConfigurationError(
-            f"client {client.client_id} at {server.issuer} authenticates by {method} and has no client_secret: "
-            "give one to Session(client_secret=…), in the profile, or in LOGINONCE_CLIENT_SECRET"
-        )
-    if method == "client_secret_post":
-        return {}, [*form, ("client_id", client.client_id), ("client_secret", client.client_secret)]
-    if method == "client_secret_basic":
-        # RFC 6749 §2.3.1: both parts are form-encoded before they are joined.
-        pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
-        return {"Authorization": Secret("Basic " + base64.b64encode(pair.encode()).decode())}, form
-    raise ConfigurationError(f"token_endpoint_auth_method {method!r} is not one that this client can do")
-
-
 # ── a token answer ───────────────────────────────────────────────────────────────────────────────────────
 
 
 class TokenAnswer(Value):
-    """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said."""
+    """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said.
+
+    `dpop_key` is the key that the tokens were asked for with (RFC 9449), where one was.
+    """
 
     access_token: Secret
     token_type: str = "Bearer"
@@ -111,6 +91,7 @@ class TokenAnswer(Value):
     refresh_expires_in: float | None = None
     scope: str = ""
     id_token: Secret | None = None
+    dpop_key: Secret | None = None
 
     def token_set(
         self,
@@ -190,8 +171,7 @@ Reply: TypeAlias = Granted | Refused | Unsent | Lost | Busy | Misconfigured
 _REFUSALS = frozenset(
     {
         "invalid_grant",  # RFC 6749 §5.2
-        "bad_refresh_token",  # GitHub, with HTTP 200
-        "invalid_request",  # Dex, for replay and for expiry; and the same request would be wrong again
+        "invalid_request",  # the same request would be wrong again
         "invalid_token",
         "expired_token",
         "access_denied",
@@ -216,23 +196,27 @@ _NOT_NOW = frozenset({"temporarily_unavailable", "slow_down", "too_many_requests
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
-def judge_refresh(answer: Answer, now: float) -> Reply:
-    """What an answer to a refresh request means for the login (RFC 6749 §5, §6; DESIGN 4, step 7)."""
+def judge_refresh(answer: Answer, now: float, dialect: Dialect = ANY) -> Reply:
+    """What an answer to a refresh request means for the login (RFC 6749 §5, §6; DESIGN 4, step 7).
+
+    `dialect`: in whose words an error may be told.
+    """
     status = answer.status
     content = _json_object(answer.body)
-    said = _error_members(content) if content is not None else None
+    said = _error_members(content, dialect) if content is not None else None
     what = _describe(status, said)
     if status in (429, 503):
         return Busy(what, _retry_after(answer.headers, now))
-    if said is not None and said.error in _NOT_NOW:
+    if said is not None and (said.error in _NOT_NOW or said.error in dialect.deferrals):
         return Busy(what, _retry_after(answer.headers, now))
     if status >= 500 or status == 408:
         return Lost(what, answered=True)
     if said is not None and (200 <= status < 300 or status in (400, 401, 403)):
-        if said.error in _REFUSALS:
+        if said.error in _REFUSALS or said.error in dialect.refusals:
             return Refused(said.error, what)
+        ours = said.error in _OUR_FAULT or said.error in dialect.objections or status in (401, 403)
         # A word that no RFC knows is no verdict: a gateway's "Forbidden" is about us, the rest about nothing.
-        return Misconfigured(said.error, what) if said.error in _OUR_FAULT or status in (401, 403) else Lost(what)
+        return Misconfigured(said.error, what) if ours else Lost(what)
     if 200 <= status < 300:
         granted = _token_answer(content)
         return granted if isinstance(granted, Lost) else Granted(granted)
@@ -243,25 +227,39 @@ def judge_refresh(answer: Answer, now: float) -> Reply:
     return Lost(what, answered=True)  # a redirect, a page of HTML: not a word of OAuth
 
 
-def judge_token(answer: Answer) -> TokenAnswer:
+def judge_token(answer: Answer, dialect: Dialect = ANY) -> TokenAnswer:
     """The tokens in an answer to any other grant.
 
     Raises `InvalidGrant`, `ErrorResponse` or `ProtocolError`.
     """
     content = _json_object(answer.body)
-    if not 200 <= answer.status < 300 or (content is not None and _error_members(content)):
-        raise error_response(answer, "the provider refused the token request")
+    if not 200 <= answer.status < 300 or (content is not None and _error_members(content, dialect)):
+        raise error_response(answer, "the provider refused the token request", dialect)
     granted = _token_answer(content)
     if isinstance(granted, Lost):
         raise ProtocolError(granted.detail)
     return granted
 
 
-def error_response(answer: Answer, what: str) -> ErrorResponse:
+def successful(answer: Answer, what: str) -> Members:
+    """The members of any other answer that holds a JSON object and no error; `what` says what did not succeed.
+
+    Raises `ErrorResponse` or `ProtocolError`.
+    """
+    content = _json_object(answer.body)
+    if not 200 <= answer.status < 300 or (content is not None and _error_members(content, ANY)):
+        raise error_response(answer, what)
+    if content is None or not shallow(content):
+        raise ProtocolError(f"{what}: its answer is not a JSON object")
+    return Members(content)
+
+
+def error_response(answer: Answer, what: str, dialect: Dialect = ANY) -> ErrorResponse:
     """The error that an answer holds, for people (RFC 6749 §5.2)."""
     content = _json_object(answer.body)
-    said = (_error_members(content) if content is not None else None) or _Said("", "", "")
-    kind = InvalidGrant if said.error in ("invalid_grant", "bad_refresh_token", "expired_token") else ErrorResponse
+    said = (_error_members(content, dialect) if content is not None else None) or _Said("", "", "")
+    over = said.error in ("invalid_grant", "expired_token") or said.error in dialect.refusals
+    kind = InvalidGrant if over else ErrorResponse
     return kind(
         f"{what}: {_describe(answer.status, said)}",
         error=said.error,
@@ -271,21 +269,32 @@ def error_response(answer: Answer, what: str) -> ErrorResponse:
     )
 
 
+def oauth_error(answer: Answer) -> str:
+    """The error code in an answer (RFC 6749 §5.2), "" if there is none."""
+    content = _json_object(answer.body)
+    said = _error_members(content) if content is not None else None
+    return said.error if said else ""
+
+
 class _Said(Value):
     error: str
     description: str
     uri: str
 
 
-def _error_members(content: Mapping[str, Any]) -> _Said | None:
-    error = content.get("error")
-    if not isinstance(error, str) or not error:
+def _error_members(content: Mapping[str, Any], dialect: Dialect = ANY) -> _Said | None:
+    error = _first(content, dialect.error_members)
+    if not error:
         return None
     return _Said(
         for_people(error, 80),
-        for_people(content.get("error_description"), 300),
+        for_people(_first(content, dialect.description_members), 300),
         for_people(content.get("error_uri"), 300),
     )
+
+
+def _first(content: Mapping[str, Any], names: Iterable[str]) -> str:
+    return next((value for name in names if isinstance(value := content.get(name), str) and value), "")
 
 
 def for_people(value: object, length: int) -> str:
@@ -316,11 +325,11 @@ def _token_answer(content: Mapping[str, Any] | None) -> TokenAnswer | Lost:
     return TokenAnswer(
         access_token=access_token,
         token_type=_token_type(content.get("token_type")),
-        expires_in=_seconds(content.get("expires_in")),
+        expires_in=seconds(content.get("expires_in")),
         refresh_token=_secret(content, "refresh_token"),
         # Keycloak's name, and GitHub's.
-        refresh_expires_in=_seconds(content.get("refresh_expires_in"))
-        or _seconds(content.get("refresh_token_expires_in")),
+        refresh_expires_in=seconds(content.get("refresh_expires_in"))
+        or seconds(content.get("refresh_token_expires_in")),
         scope=_scope(content.get("scope")),
         id_token=_secret(content, "id_token"),
     )
@@ -336,10 +345,10 @@ def _token_type(value: object) -> str:
     # is used: the rotation has happened by now (HAZARDS 35).
     if not isinstance(value, str) or value.lower() in ("", "bearer"):
         return "Bearer"
-    return for_people(value, 40)
+    return "DPoP" if value.lower() == "dpop" else for_people(value, 40)
 
 
-def _seconds(value: object) -> float | None:
+def seconds(value: object) -> float | None:
     """A life time as a number or as text; None for what is missing, not a number, or not positive."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -442,15 +451,15 @@ class DeviceAuthorization(Value):
     interval: float
 
 
-def judge_device_authorization(answer: Answer) -> DeviceAuthorization:
+def judge_device_authorization(answer: Answer, dialect: Dialect = ANY) -> DeviceAuthorization:
     """What to show the person, and how often to ask.
 
     Raises `ErrorResponse` or `ProtocolError`.  No `interval` means five seconds (RFC 8628 §3.2); Google
     calls the address `verification_url`.
     """
     content = _json_object(answer.body)
-    if content is None or not 200 <= answer.status < 300 or _error_members(content):
-        raise error_response(answer, "the provider did not begin a device sign-in")
+    if content is None or not 200 <= answer.status < 300 or _error_members(content, dialect):
+        raise error_response(answer, "the provider did not begin a device sign-in", dialect)
     uri = content.get("verification_uri") or content.get("verification_url")
     device_code, user_code = _secret(content, "device_code"), _secret(content, "user_code")
     if not isinstance(uri, str) or device_code is None or user_code is None:
@@ -464,6 +473,6 @@ def judge_device_authorization(answer: Answer) -> DeviceAuthorization:
         user_code=for_people(user_code, 100),
         verification_uri=for_people(uri, 2000),
         verification_uri_complete=for_people(complete, 2000),
-        expires_in=_seconds(content.get("expires_in")) or 600.0,
-        interval=_seconds(content.get("interval")) or 5.0,
+        expires_in=seconds(content.get("expires_in")) or 600.0,
+        interval=seconds(content.get("interval")) or 5.0,
     )

@@ -43,10 +43,9 @@ BUILT: dict[int, str] = {
     34: "a token lives shorter than the window, or does not say how long",
     35: "an answer lacks members, has odd ones, or makes no sense",
     36: "logins of different people, clients, resources or scopes share one record",
+    37: "the key of bound tokens is lost or not shared, or a server's nonce is taken for a refusal",
     39: "a secret shows in a log, a repr, a traceback, a pickle or a saved notebook",
     38: "a lease of Redis or SQL ends while its holder goes on, or a pooler hands on its lock",
 }
 
-NOT_BUILT: dict[int, str] = {
-    37: "keys and nonces of DPoP: there is no DPoP yet",
-}
+NOT_BUILT: dict[int, str] = {}

@@ -13,15 +13,19 @@ import loginonce
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(loginonce.__file__).parent
-PURE = ("errors", "address", "model", "record", "challenge", "wire", "metadata", "idtoken", "refresh", "value")
+PURE = (
+    "errors", "address", "claims", "model", "providers/__init__", "providers/facts", "record", "wire", "idtoken",
+    "authentication", "challenge", "dpop", "exchange", "introspection", "metadata", "pushed", "registration", "refresh",
+    "value",
+)  # fmt: skip
 LOW = (
-    *PURE, "transport", "home", "text", "client", "source", "watch",
+    *PURE, "transport", "home", "text", "client", "source", "watch", "derived", "register",
     "stores/__init__", "stores/base", "stores/file", "stores/locks", "stores/memory",
 )  # fmt: skip
 
 CALCULATES = {
-    "__future__", "base64", "collections", "dataclasses", "datetime", "email", "hashlib", "html", "ipaddress", "json",
-    "math", "re", "typing", "urllib", "warnings",
+    "__future__", "base64", "collections", "dataclasses", "datetime", "email", "functools", "hashlib", "html",
+    "ipaddress", "json", "math", "re", "typing", "urllib", "warnings",
 }  # fmt: skip
 """What the pure floor may import of the standard library: nothing that reads, writes, waits or rolls dice."""
 
@@ -96,7 +100,6 @@ def test_every_module_of_the_lower_floors_is_in_this_list() -> None:
         "bearer",
         "proxies",
         "config",
-        "providers",
         "standing",
         "terminal",
         "cli",

@@ -25,7 +25,8 @@ import requests
 
 import loginonce
 from canaries import ISSUED, PASSWORD, SENT, SERVICE_SECRET, Canaries
-from loginonce import FileStore, Grant, MemoryStore, Policy, Session
+from loginonce import FileStore, Grant, MemoryStore, Policy, Session, StepUpRequired
+from loginonce.authentication import authenticate
 from loginonce.config import add_profile
 from loginonce.login.browser import BrowserFlow
 from loginonce.login.device import DeviceFlow
@@ -33,7 +34,7 @@ from loginonce.login.flow import HandedFlow, PasswordFlow, Progress
 from loginonce.login.text import TextPresenter
 from loginonce.model import AuthorizationServer, Client, Secret
 from loginonce.testing import FakeProvider, Fault
-from loginonce.wire import Answer, authenticate, judge_device_authorization, judge_redirect, judge_token
+from loginonce.wire import Answer, judge_device_authorization, judge_redirect, judge_token
 
 
 @pytest.fixture
@@ -231,9 +232,10 @@ def test_what_a_sign_in_brought_does_not_show(provider: FakeProvider, lab: Sessi
 
 
 def test_what_basic_authentication_sends_does_not_show(canaries: Canaries) -> None:
-    made = authenticate(Client("service", Secret(SERVICE_SECRET)), AuthorizationServer("https://x"), [])
+    server = AuthorizationServer("https://x")
+    made = authenticate(Client("service", Secret(SERVICE_SECRET)), server, [], now=1.0, jti="j")
     posted = authenticate(
-        Client("service", Secret(SERVICE_SECRET), "client_secret_post"), AuthorizationServer("https://x"), []
+        Client("service", Secret(SERVICE_SECRET), "client_secret_post"), server, [], now=1.0, jti="j"
     )  # fmt: skip
     assert canaries.found_in(f"{made!r} {posted!r}") == set()
 
@@ -394,7 +396,7 @@ def test_a_pickled_session_holds_no_secret(lab: Session, provider: FakeProvider,
         assert canaries.found_in(pickle.dumps([lab, machine], protocol)) == set()
 
 
-@pytest.mark.parametrize("path", ["/runs", "/never", "/scope", "/stepup", "/open"])
+@pytest.mark.parametrize("path", ["/runs", "/never", "/open"])
 @pytest.mark.hazard(15, 39)
 def test_a_pickled_answer_of_an_api_holds_no_token(
     lab: Session, provider: FakeProvider, canaries: Canaries, path: str
@@ -403,6 +405,24 @@ def test_a_pickled_answer_of_an_api_holds_no_token(
     data = pickle.dumps(answer)
     assert canaries.found_in(data) == set()
     assert pickle.loads(data).status_code == answer.status_code
+
+
+@pytest.mark.parametrize("path", ["/scope", "/stepup"])
+@pytest.mark.hazard(15, 39)
+def test_a_pickled_challenge_and_the_answer_it_came_with_hold_no_token(
+    lab: Session, provider: FakeProvider, canaries: Canaries, path: str
+) -> None:
+    with pytest.raises(StepUpRequired) as caught:
+        lab.get(provider.api(path))
+    assert canaries.found_in("".join(traceback.format_exception(caught.value))) == set()
+    data = pickle.dumps(caught.value)
+    assert canaries.found_in(data) == set()
+    there = pickle.loads(data)
+    assert (there.scope, there.acr_values, there.response.status_code) == (
+        caught.value.scope,
+        caught.value.acr_values,
+        caught.value.response.status_code,
+    )
 
 
 def headers_of(response: requests.Response) -> str:

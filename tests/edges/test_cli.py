@@ -30,8 +30,8 @@ INTERRUPTIBLE = [
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from loginonce.cli import main; main()",
 ]
 MEMBERS = {
-    "profile", "issuer", "client_id", "account", "scope", "state", "reason", "problem", "subject", "name", "has_token",
-    "expires_at", "expires_in", "renews", "renewing", "failure", "store",
+    "profile", "issuer", "provider", "client_id", "account", "scope", "state", "reason", "problem", "subject", "name",
+    "has_token", "expires_at", "expires_in", "renews", "renewing", "failure", "store",
 }  # fmt: skip
 
 
@@ -225,6 +225,24 @@ def test_a_password_comes_by_stdin_and_only_for_somebody_who_is_named(provider: 
     assert done.returncode == 1  # this provider knows no such grant; it was asked for the right one
     assert provider.log[-1].grant_type == "password"
     assert "lovelace" not in done.stderr
+
+
+def test_a_service_with_a_key_of_its_own_and_bound_tokens(here: Run, provider: FakeProvider, tmp_path: Path) -> None:
+    from joserfc.jwk import ECKey
+
+    key, path = ECKey.generate_key("P-256"), tmp_path / "robot.pem"
+    path.write_bytes(key.as_pem(private=True))
+    path.chmod(0o600)
+    provider.add_client("robot", public_key=key.as_dict(private=False))
+    given = ["login", "robot", "--issuer", provider.issuer, "--client-id", "robot", "--grant", "client_credentials"]
+    assert here(*given, "--private-key", str(path), "--dpop").returncode == 0
+    assert here("refresh", "robot").returncode == 0
+    printed = here("token", "robot")
+    assert (printed.returncode, printed.stdout.strip() in secrets_of(provider)) == (0, True)
+    assert "bound to a key" in printed.stderr
+    assert here("login", "robot", "--dpop", "--private-key", str(path)).returncode == 0  # as the profile says it
+    other = here("login", "robot", "--private-key", str(Path(__file__)))
+    assert (other.returncode, "private_key" in other.stderr) == (2, True)
 
 
 def test_an_option_that_contradicts_the_profile_is_a_usage_error(

@@ -15,8 +15,10 @@ import pytest
 from loginonce.config import Settings, add_profile, open_store, profiles, settings
 from loginonce.errors import ConfigurationError, StoreError
 from loginonce.model import GrantKey, Secret
+from loginonce.providers import known
 from loginonce.refresh import Policy
 from loginonce.session import Session
+from loginonce.stores.remote import completed
 
 ISSUER = "https://id.example.org/realms/lab"
 KEY = GrantKey(ISSUER, "notebook")
@@ -61,7 +63,7 @@ def test_the_environment_fills_what_nobody_said(lab: Settings, monkeypatch: pyte
 def test_the_environment_alone_describes_a_login(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ISSUER": ISSUER + "/", "CLIENT_ID": "cron", "SCOPE": "runs", "ACCOUNT": "night"}.items():
         monkeypatch.setenv(f"LOGINONCE_{name}", value)
-    assert settings() == Settings(ISSUER, "cron", scope="runs", account="night")
+    assert settings() == Settings(ISSUER, "cron", scope="runs", account="night", dialect=known("keycloak"))
 
 
 def test_the_environment_names_the_profile_only_where_the_caller_names_nothing(
@@ -243,7 +245,8 @@ def test_a_name_that_toml_would_have_to_quote_is_refused(file: Path, name: str) 
 
 
 def test_the_command_names_a_profile_if_there_is_one() -> None:
-    assert FULL.command == "loginonce login full"
+    assert replace(FULL, account="").command == "loginonce login full"
+    assert replace(FULL, account="grace").command == "loginonce login full --account grace"
 
 
 def test_the_command_says_everything_that_matters_and_can_be_pasted_into_a_shell() -> None:
@@ -257,6 +260,31 @@ def test_a_store_in_a_folder_is_the_same_wherever_a_program_starts(tmp_path: Pat
     assert open_store(f"file:{tmp_path}/x").identity == open_store(f"file://{tmp_path}/x").identity
     with pytest.raises(ConfigurationError, match="name the whole path"):
         open_store("file:logins")
+    with pytest.raises(ConfigurationError, match="keyring:/folder"):
+        open_store("keyring:logins")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "file:/srv/logins?lock=strict",
+        "keyring:",
+        "redis://ada:x@H:6379/0?wait=1",
+        "rediss://[::1]/2?prefix=lab",
+        "postgresql://ada:x@h/logins?sslmode=require",
+        "mariadb+pymysql://h/logins",
+        "sqlite:////srv/logins/db",
+        "redis://h?seal=env",
+    ],
+)
+def test_the_identity_of_a_store_is_an_address_that_opens_it(
+    address: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGINONCE_SEAL_KEY", "A" * 43 + "=")
+    store = open_store(address)
+    assert open_store(store.identity).identity == store.identity
+    assert ":x@" not in store.identity
 
 
 @pytest.mark.parametrize("address", ["carrier-pigeon:coop", "/srv/logins", "file"])
@@ -323,6 +351,28 @@ def test_a_profile_is_saved_also_where_the_file_system_has_no_locks(
     assert "lab" in profiles()
 
 
+@pytest.mark.parametrize(
+    ("address", "named", "whole"),
+    [
+        ("redis://h/0", "redis://:hush@h/0", "redis://:hush@h/0"),
+        ("redis://h/0?seal=env", "redis://:hush@h/0", "redis://:hush@h/0?seal=env"),
+        ("redis://h/0", "redis://:hush@h/0?seal=env", "redis://:hush@h/0"),
+        ("redis://ada@h/0?wait=1", "redis://ada:hu?sh@h/0?wait=2", "redis://ada:hu?sh@h/0?wait=1"),
+        ("redis://h/0", "rediss://:hush@h/0", "redis://h/0"),
+        ("redis://h/0", "redis://:hush@h/1", "redis://h/0"),
+        ("redis://h/0", "redis://ada:hush@h/0", "redis://h/0"),
+        ("redis://:own@h/0?wait=1", "redis://:hush@h/0", "redis://:own@h/0?wait=1"),
+        ("redis://h/0?wait=1", "redis://h/0", "redis://h/0?wait=1"),
+        ("file:/x", "file:/x?lock=strict", "file:/x"),
+        ("", "redis://:hush@h/0", ""),
+    ],
+)
+def test_a_password_completes_the_address_of_the_same_user_at_the_same_place(
+    address: str, named: str, whole: str
+) -> None:
+    assert str(completed(address, named)) == whole
+
+
 def test_a_session_that_is_sent_finds_the_password_of_its_store_where_it_arrives(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,3 +386,75 @@ def test_a_session_that_is_sent_finds_the_password_of_its_store_where_it_arrives
     assert pickle.loads(sent).settings.store == "redis://localhost:6390/2"
     monkeypatch.setenv("LOGINONCE_STORE", address)
     assert pickle.loads(sent).settings.store == address
+
+
+# ── keys and certificates ────────────────────────────────────────────────────────────────────────────────
+
+PEM = "-----BEGIN PRIVATE KEY-----\nMEECAQ-canary-key\n-----END PRIVATE KEY-----\n"
+
+
+def test_a_private_key_is_a_path_or_a_text(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert settings(ISSUER, client_id="x", private_key="~/lab.pem").private_key == "/home/ada/lab.pem"
+    for text in (PEM, '{"kty": "EC"}'):
+        monkeypatch.setenv("LOGINONCE_PRIVATE_KEY", text)
+        made = settings(ISSUER, client_id="x").private_key
+        assert (isinstance(made, Secret), made) == (True, text.strip())
+
+
+@pytest.mark.hazard(39)
+def test_a_private_key_that_is_a_text_is_neither_shown_nor_saved_nor_sent(file: Path) -> None:
+    made = settings(ISSUER, client_id="x", private_key=PEM, profile="lab")
+    add_profile(made)
+    shown = f"{made!r} {replace(made, profile='').command} {file.read_text()}"
+    assert "canary" not in shown
+    sent = pickle.dumps(Session(ISSUER, client_id="x", private_key=PEM))
+    assert b"canary" not in sent
+
+
+def test_a_path_and_what_else_is_said_of_the_client_is_saved_and_sent(file: Path) -> None:
+    given = {"private_key": "/k.pem", "certificate": "/c.pem", "certificate_key": "/c.key", "dpop": True}
+    made = settings(ISSUER, client_id="x", profile="lab", **given)
+    add_profile(made)
+    assert settings("lab") == made
+    add_profile(made)  # once more does no harm
+    command = "--private-key /k.pem --certificate /c.pem --certificate-key /c.key --dpop"
+    assert replace(made, profile="").command.endswith(command)
+    arrived = pickle.loads(pickle.dumps(Session("lab")))
+    assert (arrived.settings.private_key, arrived.cert, arrived.settings.dpop) == ("/k.pem", ("/c.pem", "/c.key"), True)
+
+
+def test_a_key_from_the_environment_is_found_again_where_a_session_arrives(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGINONCE_PRIVATE_KEY", PEM)
+    arrived = pickle.loads(pickle.dumps(Session(ISSUER, client_id="x")))
+    assert arrived.settings.private_key == PEM.strip()
+
+
+@pytest.mark.parametrize(("text", "meant"), [("1", True), ("True", True), ("on", True), ("0", False), ("no", False)])
+def test_the_environment_switches_bound_tokens(
+    file: Path, monkeypatch: pytest.MonkeyPatch, text: str, meant: bool
+) -> None:
+    monkeypatch.setenv("LOGINONCE_DPOP", text)
+    assert settings(ISSUER, client_id="x").dpop is meant
+    assert settings(ISSUER, client_id="x", dpop=False).dpop is False
+
+
+def test_a_switch_that_is_none_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGINONCE_DPOP", "perhaps")
+    with pytest.raises(ConfigurationError, match="dpop"):
+        settings(ISSUER, client_id="x")
+
+
+def test_a_key_in_a_profile_that_others_can_read_is_warned_of(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = f'[profiles.lab]\nissuer = "{ISSUER}"\nclient_id = "x"\nprivate_key = """{PEM}"""\n'
+    file.write_text(text)
+    file.chmod(0o644)
+    assert isinstance(settings("lab").private_key, Secret)
+    assert "chmod 600" in caplog.text
+
+
+def test_a_certificate_is_shown_to_the_provider_and_to_apis_that_ask_for_one(file: Path) -> None:
+    both = Session(ISSUER, client_id="x", certificate="/both.pem")
+    assert (both.cert, both._route().cert) == ("/both.pem", "/both.pem")

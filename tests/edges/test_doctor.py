@@ -24,6 +24,7 @@ import pytest
 import loginonce
 from loginonce.cli import commands
 from loginonce.cli.report import ROWS, report
+from loginonce.config import open_store
 from loginonce.doctor import Diagnosis, Finding, examine, place
 from loginonce.doctor.contest import NOBODY, Contest, contest
 from loginonce.doctor.login import check_sign_in
@@ -436,6 +437,28 @@ def test_a_store_in_memory_is_told_to_share_nothing(lab, doctor, monkeypatch) ->
     assert (code, findings["store"].level) == (4, "attention")
     assert "every program signs in for itself" in findings["store"].text
     assert "lock" not in findings
+
+
+def test_a_store_in_a_database_is_told_with_its_logins_and_its_lease(contending, lab, tmp_path) -> None:
+    (tmp_path / "db").mkdir(0o700)
+    address = f"sqlite:///{tmp_path}/db/logins"
+    store = open_store(address)
+    assert [finding.level for finding in place.check_place(store, address, None, 30.0)] == ["ok", "ok"]
+    store.commit(lab.source.grant(), expected=None)
+    kept, lock = place.check_place(store, address, lab.source.key, 30.0)
+    assert kept.text.startswith(store.location(lab.source.key)) and "; one login, read in " in kept.text
+    assert "keeps two processes apart" in lock.text and "ends by itself" in lock.text
+
+
+def test_a_store_on_a_server_that_is_away_is_told_of_and_its_lock_not_tried(home, doctor, monkeypatch) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("LOGINONCE_STORE", f"redis://:hush@127.0.0.1:{nobody.getsockname()[1]}/0")
+        _, findings, shown = doctor("--offline")
+    assert findings["store"].level == "wrong"
+    assert findings["store"].advice.startswith("See whether its server is there")
+    assert findings["lock"].level == "unknown"
+    assert "hush" not in shown
 
 
 @pytest.mark.parametrize(("address", "level"), [("", "attention"), ("file:/x?lock=strict", "ok")])

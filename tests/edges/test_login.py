@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import requests
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 import loginonce
 from loginonce import AuthorizationServer, ConfigurationError, LoginFailed, ProtocolError, TransportError
@@ -29,6 +30,7 @@ from loginonce.login.device import DeviceFlow
 from loginonce.login.flow import Progress, Prompt
 from loginonce.login.text import TextPresenter
 from loginonce.testing import FakeProvider, Fault
+from loginonce.transport import Transport
 
 Factory = Callable[..., FakeProvider]
 Act = Callable[[Prompt], object]
@@ -626,6 +628,43 @@ def test_a_client_without_device_codes_is_told_so(fake_provider: FakeProvider, l
     fake_provider.faults.add(Fault.answer({"error": "unauthorized_client"}, 400), where="device")
     with pytest.raises(loginonce.ErrorResponse, match="unauthorized_client"):
         lab.login(flow="device")
+
+
+@pytest.fixture
+def forms(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """What is posted to the provider from now on."""
+    forms: list[dict[str, str]] = []
+    post = Transport.post
+
+    def listening(self: Transport, url: str, form: Any, *rest: Any, **options: Any) -> Any:
+        forms.append(dict(form))
+        return post(self, url, form, *rest, **options)
+
+    monkeypatch.setattr(Transport, "post", listening)
+    return forms
+
+
+def test_a_provider_that_wants_pkce_of_devices_too_gets_it(
+    fake_provider: FakeProvider, lab: loginonce.Session, forms: list[dict[str, str]]
+) -> None:
+    fake_provider.faults.add(Fault.answer({"error": "invalid_request"}, 400), where="device")
+    flow = DeviceFlow(lab.source.provider, "openid")
+    prompt = flow.begin()
+    assert flow.finish(Waits(fake_provider, before_1=lambda: fake_provider.approve(prompt.user_code))).claims
+    first, second, redeemed = forms
+    assert "code_challenge" not in first
+    assert second["code_challenge_method"] == "S256"
+    assert second["code_challenge"] == create_s256_code_challenge(redeemed["code_verifier"])
+
+
+@pytest.mark.parametrize(("error", "questions"), [("invalid_request", 2), ("invalid_scope", 1)])
+def test_a_device_sign_in_that_is_refused_is_told(
+    fake_provider: FakeProvider, lab: loginonce.Session, forms: list[dict[str, str]], error: str, questions: int
+) -> None:
+    fake_provider.faults.add(Fault.answer({"error": error}, 400), where="device", times=None)
+    with pytest.raises(loginonce.ErrorResponse, match=error):
+        DeviceFlow(lab.source.provider).begin()
+    assert len(forms) == questions
 
 
 # ── the person brings the address back ───────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import tomllib
@@ -18,7 +19,7 @@ import pytest
 import loginonce
 from loginonce import FileStore, LoginRequired, SealedStore, SealError, Session, StoreError
 from loginonce.cli import commands
-from loginonce.config import add_profile, set_store, settings
+from loginonce.config import add_profile, set_member, settings
 from loginonce.doctor import examine
 from loginonce.errors import ConfigurationError
 from loginonce.stores.handed import HandedStore
@@ -198,10 +199,44 @@ def test_the_same_command_finishes_what_was_cut_off(
     lab: Session, fake_provider: FakeProvider, home: Path, run: Callable[..., Told]
 ) -> None:
     run("move", "lab", "--to", f"file:{home}/new")
-    set_store("lab", lab.settings.store)  # as if the mover had ended before it changed the profile
+    set_member("lab", "store", lab.settings.store)  # as if the mover had ended before it changed the profile
     code, _, err = run("move", "lab", "--to", f"file:{home}/new")
     assert (code, "It had been moved already" in err) == (0, True)
     assert Session("lab").get(fake_provider.api("/runs")).ok
+
+
+def test_where_the_environment_names_the_new_store_the_login_is_moved_from_the_usual_one(
+    home: Path, fake_provider: FakeProvider, run: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_profile(settings(fake_provider.issuer, client_id=fake_provider.public_client_id, profile="plain"))
+    Session("plain").login(tokens=fake_provider.issue())
+    monkeypatch.setenv("LOGINONCE_STORE", f"file:{home}/new")
+    assert Session("plain").source.grant() is None
+    code, _, err = run("move", "plain", "--to", f"file:{home}/new")
+    assert (code, "Moved the login" in err) == (0, True)
+    assert Session("plain").source.grant() is not None
+    code, _, err = run("move", "plain", "--to", f"file:{home}/new")
+    assert (code, "It had been moved already" in err) == (0, True)
+
+
+def test_the_store_that_a_login_is_in_can_be_named(home: Path, lab: Session, run: Callable[..., Told]) -> None:
+    run("move", "lab", "--to", f"file:{home}/new")
+    set_member("lab", "store", f"file:{home}/third")
+    code, _, err = run("move", "lab", "--from", f"file:{home}/new", "--to", f"file:{home}/third")
+    assert (code, "Moved the login" in err) == (0, True)
+    assert Session("lab").source.token()
+
+
+def test_a_store_that_does_not_answer_keeps_no_other_login_from_being_listed(
+    home: Path, lab: Session, run: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("LOGINONCE_STORE", f"redis://127.0.0.1:{nobody.getsockname()[1]}/0")
+        set_member("lab", "store", f"file:{home}/logins")
+        code, out, _ = run("status", "--all")
+    assert code == 0
+    assert "signed in" in out and "error: the logins at redis://127.0.0.1:" in out
 
 
 def test_a_login_without_a_profile_moves_and_what_to_set_is_said(
@@ -246,7 +281,7 @@ def test_a_profiles_store_is_changed_and_nothing_else(home: Path, store: str, li
     file.chmod(0o640)
     before = tomllib.loads(text)
     before["profiles"]["lab"]["store"] = 'file:/a "b"'
-    set_store("lab", 'file:/a "b"')
+    set_member("lab", "store", 'file:/a "b"')
     after = file.read_bytes().decode()
     assert tomllib.loads(after) == before
     kept = [line for line in text.split(line_end) if not line.startswith("store")]
@@ -259,7 +294,7 @@ def test_a_configuration_that_is_a_link_stays_one(home: Path, tmp_path: Path) ->
     home.mkdir(exist_ok=True)
     (tmp_path / "dotfile.toml").write_text(TABLES.format(store=""))
     (home / "config.toml").symlink_to(tmp_path / "dotfile.toml")
-    set_store("lab", "keyring:")
+    set_member("lab", "store", "keyring:")
     assert (home / "config.toml").is_symlink()
     assert settings("lab").store == "keyring:"
 
@@ -275,7 +310,7 @@ def test_a_profile_that_is_written_in_another_way_is_left_and_what_to_write_is_s
     home.mkdir(exist_ok=True)
     (home / "config.toml").write_text(text)
     with pytest.raises(ConfigurationError, match='write store = "keyring:" under'):
-        set_store("lab", "keyring:")
+        set_member("lab", "store", "keyring:")
     assert (home / "config.toml").read_text() == text
 
 
@@ -283,14 +318,14 @@ def test_a_profile_that_is_not_there_or_cannot_be_written_is_told(
     lab: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigurationError, match="no profile 'lba'"):
-        set_store("lba", "keyring:")
+        set_member("lba", "store", "keyring:")
 
     def refuse(*_: object) -> None:
         raise OSError(28, "full")
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(ConfigurationError, match=r"full.*write store"):
-        set_store("lab", "keyring:")
+        set_member("lab", "store", "keyring:")
 
 
 # ── handed to a worker ───────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""What the environment says of proxies and certificates counts for a session as it does for requests, at each request."""
+"""What the environment says of proxies and certificates counts for a session as it does for requests, each time."""
 
 import os
 from typing import Any

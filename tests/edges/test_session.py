@@ -26,7 +26,7 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
 import loginonce
-from loginonce import LoginRequired, Policy
+from loginonce import LoginRequired, Policy, StepUpRequired
 from loginonce.testing import FakeProvider, Fault, Stats, fingerprint
 
 Factory = Callable[..., FakeProvider]
@@ -260,12 +260,17 @@ def test_a_newer_token_of_somebody_else_answers_a_401_without_a_refresh(
 
 
 @pytest.mark.parametrize(("path", "status"), [("/scope", 403), ("/stepup", 401)])
+@pytest.mark.parametrize("outside", [False, True], ids=["in the session", "by its auth"])
 @pytest.mark.hazard(22)
-def test_what_asks_for_another_sign_in_is_not_answered_by_a_refresh(
-    fake_provider: FakeProvider, lab: loginonce.Session, path: str, status: int
+def test_what_asks_for_another_sign_in_is_told_and_not_answered_by_a_refresh(
+    fake_provider: FakeProvider, lab: loginonce.Session, path: str, status: int, outside: bool
 ) -> None:
     age(lab)
-    assert lab.get(fake_provider.api(path)).status_code == status
+    with pytest.raises(StepUpRequired) as wanted:
+        (requests.get(fake_provider.api(path), auth=lab.auth) if outside else lab.get(fake_provider.api(path)))
+    assert wanted.value.response.status_code == status
+    assert "error" in wanted.value.response.json()  # it can still be read
+    assert "Authorization" not in wanted.value.response.request.headers
     assert fake_provider.stats.token_requests == 0
     assert fake_provider.stats.api_calls == 1
 
@@ -276,7 +281,28 @@ def test_insufficient_scope_with_401_is_not_answered_by_a_refresh(
     age(lab)
     challenge = 'Basic realm="x", Bearer realm="api", error="insufficient_scope", scope="admin"'
     lab.mount("https://api.example.org", adapter := Recorded(401, headers={"WWW-Authenticate": challenge}))
-    assert lab.get("https://api.example.org/x").status_code == 401
+    with pytest.raises(StepUpRequired, match="admin"):
+        lab.get("https://api.example.org/x")
+    assert len(adapter.seen) == 1
+    assert fake_provider.stats.token_requests == 0
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("scope", ["", ', scope="openid"'], ids=["none named", "what the token has"])
+def test_where_no_scope_would_help_the_answer_is_the_callers(
+    fake_provider: FakeProvider, lab: loginonce.Session, status: int, scope: str
+) -> None:
+    age(lab)
+    challenge = f'Bearer error="insufficient_scope"{scope}'
+    lab.mount("https://api.example.org", Recorded(status, headers={"WWW-Authenticate": challenge}))
+    assert lab.get("https://api.example.org/x").status_code == status
+    assert fake_provider.stats.token_requests == 0
+
+
+def test_a_403_that_says_nothing_of_scope_is_the_callers(fake_provider: FakeProvider, lab: loginonce.Session) -> None:
+    age(lab)
+    lab.mount("https://api.example.org", adapter := Recorded(403))
+    assert lab.get("https://api.example.org/x").status_code == 403
     assert len(adapter.seen) == 1
     assert fake_provider.stats.token_requests == 0
 

@@ -352,9 +352,12 @@ class World:
             *([self._fresh] * scenario.processes),
         )
 
+    def _resources(self) -> tuple[str, ...]:
+        return tuple(filter(None, self.scenario.resources))
+
     def _first_grant(self) -> Grant:
         token = TokenSet(Secret("a0"), EXPIRY - 3600, EXPIRY)
-        return Grant(KEY, 1000, refresh_token=Secret("r0"), tokens=(token,))
+        return Grant(KEY, 1000, refresh_token=Secret("r0"), tokens=(token,), resources=self._resources())
 
     # ── tables ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -506,7 +509,9 @@ class World:
             index = len(known.tokens)
             grown = known._replace(tokens=(*known.tokens, Spendable(index)), answers=known.answers + 1)
             answer = TokenAnswer(Secret(f"a{grown.answers}"), expires_in=how.life, refresh_token=Secret(f"r{index}"))
-            grant = refresh.grant_of_login(KEY, answer, stored, asked_at=now, scope=frozenset())
+            grant = refresh.grant_of_login(
+                KEY, answer, stored, asked_at=now, scope=frozenset(), resources=self._resources()
+            )
             yield self._other("somebody signs in", after, stored, grant, grown, tick)
         if stored is not None and (after := self.spend(around, LOGOUT)) >= 0:
             pending = self.arounds[after]._replace(revoking=str(stored.refresh_token or ""))

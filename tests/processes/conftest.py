@@ -16,6 +16,7 @@ import loginonce
 from loginonce.testing import FakeProvider
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))  # where `contract` is
+from places import a_mariadb, a_postgresql, a_redis, a_valkey, place  # noqa: E402, F401 - fixtures
 
 Gather = Callable[..., Crowd]
 

@@ -100,12 +100,15 @@ class Member:
 
 
 class Launcher:
-    """A process that has imported everything, has touched no login, and forks members."""
+    """A process that has imported everything, has touched no login, and forks members.
 
-    def __init__(self) -> None:
+    `program`: what they are, if they can do more than those of `member.py`.
+    """
+
+    def __init__(self, program: Path = PROGRAM) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
-            self._process = start("launcher", theirs)
+            self._process = start("launcher", theirs, program=program)
 
     def fork(self) -> Member:
         ours, theirs = socket.socketpair()
@@ -170,9 +173,11 @@ class Crowd:
             end(process)
 
 
-def start(role: str, theirs: socket.socket, within: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+def start(
+    role: str, theirs: socket.socket, within: Sequence[str] = (), *, program: Path = PROGRAM
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [*within, sys.executable, str(PROGRAM), role, str(theirs.fileno())],
+        [*within, sys.executable, str(program), role, str(theirs.fileno())],
         stdin=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
     )

@@ -19,6 +19,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import filelock  # noqa: F401 - loaded here once, and not in each member when it first needs it
@@ -26,6 +27,8 @@ import points
 import workers
 
 import loginonce
+
+sys.path.append(str(Path(__file__).parent.parent / "stores"))  # where the keyring is that processes share
 
 
 class Member:
@@ -57,9 +60,11 @@ class Member:
         issuer: str,
         policy: dict[str, Any] | None = None,
         constants: dict[str, float] | None = None,
+        environment: dict[str, str] | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
         """`constants`: what some of the library's are to be in this process, such as refresh.LATE."""
+        os.environ.update(environment or {})
         for name, value in (constants or {}).items():
             module, _, constant = name.rpartition(".")
             setattr(importlib.import_module(f"loginonce.{module}"), constant, value)
@@ -210,7 +215,7 @@ def _told(error: BaseException) -> dict[str, Any]:
     return {"error": type(error).__name__, "message": str(error), **told}
 
 
-def launch(control: socket.socket) -> None:
+def launch(control: socket.socket, kind: type[Member] = Member) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the members
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
@@ -219,7 +224,7 @@ def launch(control: socket.socket) -> None:
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             control.close()
-            Member().serve(socket.socket(fileno=descriptors[0]))
+            kind().serve(socket.socket(fileno=descriptors[0]))
             for thread in threading.enumerate():
                 if not thread.daemon and thread is not threading.current_thread():
                     thread.join()

@@ -1,11 +1,15 @@
 """Points of a refresh at which a process of the real library can be stopped, and what may then be done to it.
 
 A point is `phase.Action:moment`: what the state machine asked for in which phase, and how far its doing had come.
-Every action has the moments `before` and `after`; the files and the request have more of them:
+Every action has the moments `before` and `after`; the request and most stores have more of them:
 
-    Write    flocked (the guard is held) · reserved · written (the new file is whole) · renamed (it is the record)
-    TryLock  prepared (discovery is over) · flocked
-    Send     prepared · connected · sent (the provider has all it needs) · answered
+    Send     prepared (discovery is over, as at TryLock) · connected · sent (the provider has all it needs) · answered
+    Write    in files      flocked (the guard is held) · reserved · written (the new file is whole) · renamed (it is
+                           the record); and before those, with a keyring, kept (it has the secrets)
+             on a Redis    compared (the server has done it, or found another record)
+             in a database executed (within the transaction) · committed
+    TryLock  flocked, or executed · committed
+    Release  in a database executed · committed
 
 `arm` hooks the library in the process to be stopped; at its point that process reports to a `Meeting` and stays
 there until it is let go.  What it does is otherwise what it does everywhere: the hooks only watch.
@@ -18,6 +22,7 @@ import json
 import resource
 import secrets
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -131,6 +136,23 @@ def _watch(owner: Any, name: str, *, before: str = "", after: str = "", otherwis
     setattr(owner, name, watched)
 
 
+def _watch_as_one(owner: Any, name: str, *, after: str) -> None:
+    """The same, without the moments within."""
+    original: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(original)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        step, _here.step = getattr(_here, "step", ""), ""
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            _here.step = step
+        _moment(after)
+        return result
+
+    setattr(owner, name, watched)
+
+
 @functools.cache
 def _hook() -> None:
     """Once in a process."""
@@ -162,6 +184,16 @@ def _hook() -> None:
     _watch(file, "_reserve", after="reserved")
     _watch(file, "_write", after="written")
     _watch(file, "_sync_folder", before="renamed")
+    stores = {
+        name: sys.modules.get(f"loginonce.stores.{name}") for name in ("keyring", "redis", "sql")
+    }  # if it is used
+    if stores["keyring"] is not None:
+        _watch_as_one(stores["keyring"].KeyringStore, "_keep", after="kept")
+    if stores["redis"] is not None:
+        _watch(stores["redis"].RedisStore, "_compare_and_set", after="compared")
+    if stores["sql"] is not None:
+        _watch(stores["sql"], "_count", after="executed")
+        _watch(stores["sql"].SQLStore, "_changed", after="committed")
     _watch(client.Provider, "prepare", after="prepared", otherwise="lock.TryLock")
     _watch(transport._Watching, "connect", after="connected")
     _watch(HTTPConnection, "getresponse", before="sent")

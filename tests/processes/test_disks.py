@@ -359,7 +359,7 @@ def test_a_damaged_record_is_told_of_once_kept_aside_and_never_spent(
 
 def newer(record: Path) -> bytes:
     """The record as a later version, with a schema of its own, has written it."""
-    data = re.sub(rb"^loginonce 1 ", b"loginonce 3 ", record.read_bytes())
+    data = re.sub(rb"^loginonce 1 ", b"loginonce 9 ", record.read_bytes())
     record.with_suffix(".new").write_bytes(data)
     record.with_suffix(".new").chmod(0o600)
     os.replace(record.with_suffix(".new"), record)

@@ -1,6 +1,6 @@
-"""Logins in a database: what holds for processes that share a folder holds for those that share a server.
+"""Logins in a database whose server is restarted, is away, takes over from another, or was put back to an older state.
 
-Here a lock is a lease, and the change of another process is seen a quarter of a second late at most.
+What holds on every store is in `test_every_store` and `test_points`.
 """
 
 from __future__ import annotations
@@ -8,17 +8,16 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from crowd import Crowd
-from points import Meeting
-from servers import PASSWORD, Server, Wire, mariadb, postgresql, sql
-from trials import Sent, assert_verdict, patiently
-from ways import FORGIVING, RENEWED, STRICT, Column
+from places import Place, listed
+from servers import PASSWORD, Server, Wire, postgresql, sql, standby
 
 import loginonce
-from loginonce.testing import FakeProvider, Grace, Stats
+from loginonce.testing import FakeProvider, Stats
 
 Gather = Callable[..., Crowd]
 Age = Callable[..., None]
@@ -29,33 +28,9 @@ ONE = Stats(token_requests=1, refreshes=1)
 
 @pytest.fixture(scope="module")
 def a_postgresql() -> Iterator[Server]:
+    """Of this module, since it is stopped here."""
     with postgresql() as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def a_mariadb() -> Iterator[Server]:
-    with mariadb() as server:
-        yield server
-
-
-def emptied(name: str, request: pytest.FixtureRequest) -> str:
-    """The address of an empty database."""
-    if name == "sqlite":
-        return f"sqlite:///{request.getfixturevalue('tmp_path')}/logins/db"
-    server: Server = request.getfixturevalue(name)
-    server.empty()
-    return server.address
-
-
-def real(*names: str) -> list[Any]:
-    return ["sqlite", *(pytest.param(name, marks=pytest.mark.real) for name in names)]
-
-
-@pytest.fixture(params=real("a_postgresql", "a_mariadb"))
-def address(request: pytest.FixtureRequest) -> str:
-    """On each server in turn."""
-    return emptied(request.param, request)
 
 
 @pytest.fixture
@@ -75,146 +50,6 @@ def session(provider: FakeProvider, address: str) -> loginonce.Session:
 def sent(provider: FakeProvider) -> Stats:
     """What the token end point saw, without what the API did."""
     return Stats(**{**vars(provider.stats), "api_calls": 0, "api_401": 0})
-
-
-def statuses(answers: list[dict[str, Any]]) -> list[Any]:
-    return [answer.get("status", answer) for answer in answers]
-
-
-def end_lease(address: str) -> None:
-    """As time does, by the clock of the database."""
-    sql(address, "UPDATE loginonce_waits SET until = 0")
-
-
-@pytest.mark.parametrize("size", [2, pytest.param(8, marks=pytest.mark.slow), pytest.param(32, marks=pytest.mark.slow)])
-@pytest.mark.hazard(5, 6, 38)
-def test_one_of_them_renews_at_the_moment_of_expiry(
-    fake_provider: FakeProvider, address: str, gather: Gather, size: int
-) -> None:
-    crowd = gather(store=address)
-    crowd.fork(size)
-    owner = session(fake_provider, address)
-    fake_provider.access_token_lifetime = 1 if size <= 8 else 4
-    owner.login(tokens=fake_provider.issue())
-    fake_provider.access_token_lifetime = 300
-    account = owner.account
-    assert account is not None
-    assert account.expires_at is not None
-    assert statuses(crowd.call_together(fake_provider.api("/before"))) == [200] * size
-    fake_provider.reset_stats()
-    assert statuses(crowd.call_together(fake_provider.api("/after"), at=account.expires_at)) == [200] * size
-    assert sent(fake_provider) == ONE
-    assert fake_provider.stats.replays == 0
-
-
-def test_a_child_that_is_forked_after_its_parent_has_used_the_store_uses_it_too(
-    fake_provider: FakeProvider, address: str, gather: Gather, age: Age
-) -> None:
-    parent = gather(store=address).fork(1)[0]
-    owner = session(fake_provider, address)
-    url = fake_provider.api("/runs")
-    assert parent.ask("call", url=url)["status"] == 200
-    age(owner, ends_in=-1)
-    assert parent.ask("fork", url=url).get("status") == 200
-    assert parent.ask("call", url=url)["status"] == 200
-    assert sent(fake_provider) == ONE
-
-
-@pytest.mark.hazard(30)
-def test_a_log_out_in_one_process_is_seen_by_another_in_half_a_second(
-    fake_provider: FakeProvider, address: str, gather: Gather
-) -> None:
-    member = gather(store=address).fork(1)[0]
-    owner = session(fake_provider, address)
-    assert member.ask("call", url=fake_provider.api("/runs"))["status"] == 200
-    owner.logout()
-    time.sleep(0.5)
-    assert member.ask("call", url=fake_provider.api("/runs")).get("reason") == "logged_out"
-
-
-# ── killed, stopped ──────────────────────────────────────────────────────────────────────────────────────
-
-KILLED_AT = (
-    "look.Load:after",
-    "lock.TryLock:after",
-    "mark.Write:before",
-    "mark.Write:after",
-    "send.Send:sent",
-    "send.Send:answered",
-    "save.Write:before",
-    "save.Write:after",
-    "release.Release:after",
-)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("server", "column"),
-    [
-        pytest.param("sqlite", STRICT, id="SQLite"),
-        pytest.param("a_postgresql", STRICT, id="PostgreSQL", marks=pytest.mark.real),
-        pytest.param("a_postgresql", FORGIVING, id="PostgreSQL, forgiving", marks=pytest.mark.real),
-    ],
-)
-@pytest.mark.parametrize("point", KILLED_AT)
-@pytest.mark.hazard(1, 2, 12)
-def test_a_kill_at_any_point_costs_what_the_record_says_and_no_more(
-    fake_provider: FakeProvider,
-    request: pytest.FixtureRequest,
-    gather: Gather,
-    age: Age,
-    until: Until,
-    point: str,
-    server: str,
-    column: Column,
-) -> None:
-    address = emptied(server, request)
-    facts = RENEWED.at(point)
-    fake_provider.grace = Grace.sibling(30) if column.forgives else Grace.none()
-    crowd = gather(store=address, policy={**column.policy, "send_timeout": 2})
-    victim, waiting, later = crowd.fork(3)
-    age(session(fake_provider, address), ends_in=-1)
-    fake_provider.reset_stats()
-    url = fake_provider.api("/runs")
-    with Meeting() as meeting:
-        victim.ask("arm", point=point, place=meeting.place)
-        victim.tell("call", url=url)
-        assert meeting.reached() == point
-        if point == "send.Send:sent":
-            until(lambda: fake_provider.stats.refreshes)
-        victim.kill()
-    end_lease(address)
-    if facts.record == "SPENDING":  # nobody acts on a marker before its deadline: 5 + 2 seconds, and 5 for clocks
-        for member in (waiting, later):
-            member.ask("shift_clock", seconds=13.0)
-    told = [patiently(member, url, member.ask("call", url=url)) for member in (waiting, later, waiting)]
-    stats = fake_provider.stats
-    assert_verdict(facts.verdict(column), told, Sent(stats.token_requests, stats.replays))
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("point", ["mark.Write:before", "send.Send:before"])
-@pytest.mark.hazard(12)
-def test_a_holder_that_was_stopped_for_longer_than_its_lease_neither_replays_nor_loses_the_login(
-    fake_provider: FakeProvider, in_postgresql: str, gather: Gather, age: Age, point: str
-) -> None:
-    """In real time: ten seconds of lease, or eleven until the deadline of the marker is over."""
-    crowd = gather(store=in_postgresql, policy={"send_timeout": 1})
-    stopped, heir = crowd.fork(2)
-    age(session(fake_provider, in_postgresql), ends_in=-1)
-    url = fake_provider.api("/runs")
-    with Meeting() as meeting:
-        stopped.ask("arm", point=point, place=meeting.place)
-        stopped.tell("call", url=url)
-        assert meeting.reached() == point
-        with stopped.stopped():
-            meeting.let_go()
-            answer = heir.ask("call", url=url)
-            assert answer.get("status") == 200
-            assert answer["seconds"] > 5  # it did wait for the one that might have been alive
-        assert stopped.hear().get("status") == 200
-    assert statuses(crowd.call_together(url)) == [200, 200]
-    assert sent(fake_provider) == ONE
 
 
 # ── the server, and the way to it ────────────────────────────────────────────────────────────────────────
@@ -269,10 +104,12 @@ def test_without_a_server_good_tokens_are_served_and_nothing_is_spent(
     assert owner.get(url).status_code == 200
 
 
+@pytest.mark.parametrize("place", listed("SQLite", "PostgreSQL", "MariaDB", quick=("SQLite",)), indirect=True)
 @pytest.mark.hazard(21)
 def test_a_database_that_was_put_back_to_an_older_dump_is_noticed_and_nothing_is_spent(
-    fake_provider: FakeProvider, address: str
+    fake_provider: FakeProvider, place: Place, loginonce_home: Path
 ) -> None:
+    address = place.address
     owner = session(fake_provider, address)
     for statement in (
         "DROP TABLE IF EXISTS loginonce_old",
@@ -288,3 +125,42 @@ def test_a_database_that_was_put_back_to_an_older_dump_is_noticed_and_nothing_is
         owner.source.renew()
     assert required.value.reason == "lost"
     assert sent(fake_provider) == Stats()
+
+
+@pytest.mark.real
+@pytest.mark.hazard(21)
+def test_a_standby_that_takes_over_without_the_last_renewal_is_noticed_and_its_token_not_spent(
+    fake_provider: FakeProvider, gather: Gather, age: Age, until: Until, loginonce_home: Path
+) -> None:
+    """Replication is asynchronous, and its connection is lost before the renewal is."""
+    with ExitStack() as after:
+        primary = after.enter_context(postgresql())
+        log, line = Wire(primary.port), Wire(primary.port)
+        after.callback(log.close)
+        after.callback(line.close)
+        replica = after.enter_context(standby(log.port))
+        address = primary.address.replace(f":{primary.port}/", f":{line.port}/")
+        *knowing, ignorant = gather(store=address, policy={"refusal_wait": 0.05}).fork(3)
+        owner = session(fake_provider, primary.address)
+        url = fake_provider.api("/runs")
+        age(owner, ends_in=-1)
+        revision = "SELECT revision, generation FROM loginonce_logins"
+        until(lambda: primary.sql(revision) == replica.sql(revision))
+        log.close()
+        assert [member.ask("call", url=url).get("status") for member in knowing] == [200, 200]
+        assert sent(fake_provider) == ONE
+        primary.stop(signal.SIGQUIT)
+        assert replica.sql("SELECT pg_promote()")[0].pg_promote
+        assert replica.sql(revision)[0].generation == 0  # it lacks the renewal
+        line.to = ("127.0.0.1", replica.port)
+        line.cut()
+        time.sleep(1.5)  # who met the end of the old server asks for a second not at all
+        told = [member.ask("call", url=url) for member in knowing]
+        assert [(answer.get("error"), answer.get("reason")) for answer in told] == [("LoginRequired", "lost")] * 2, told
+        assert sent(fake_provider) == ONE
+        # Who has not seen it learns it from the provider.  That is the limit, and the README names it.
+        assert ignorant.ask("call", url=url).get("reason") == "ended"
+        assert fake_provider.stats.replays == 1
+        assert knowing[0].ask("login", tokens=fake_provider.issue()) == {}
+        time.sleep(0.3)
+        assert [member.ask("call", url=url).get("status") for member in (*knowing, ignorant)] == [200, 200, 200]

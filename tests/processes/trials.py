@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from crowd import Crowd, Member
 from points import Meeting
-from ways import DISK_FULL, Column, Facts, Verdict, Way
+from ways import Column, Facts, Verdict, Way
 
 KILLS = (signal.SIGKILL, signal.SIGTERM)
 
@@ -52,7 +52,7 @@ def begin(stage: Stage, crowd: Crowd, way: Way, column: Column, point: str, meet
     victim, waiting, later = crowd.fork(3)
     stage.sign_in()
     stage.expire()
-    victim.ask("arm", point=point, place=meeting.place, fill_disk=way is DISK_FULL)
+    victim.ask("arm", point=point, place=meeting.place, fill_disk=way.name == "disk full")
     stage.prepare(way, column, lambda: waiting.tell("call", url=stage.url))
     victim.tell("call", url=stage.url)
     stage.meanwhile(way)
@@ -76,7 +76,7 @@ def trial(stage: Stage, crowd: Crowd, way: Way, point: str, sign: signal.Signals
         else:
             assert victim.hear().get("error") == "KeyboardInterrupt"  # while its refresh still stands at the point
             meeting.let_go()
-            if way is DISK_FULL:
+            if way.name == "disk full":
                 victim.ask("disk_full", full=False)
             alive, facts = [later, victim], way.at_the_end()
         verdict = facts.verdict(column)

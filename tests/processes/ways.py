@@ -101,62 +101,95 @@ def _points(*steps: str) -> tuple[str, ...]:
     return tuple(points)
 
 
-_PREPARED = (*_points("look.Load"), "lock.TryLock:prepared")
-_SENT = (
-    *_PREPARED,
-    *_points("lock.TryLock flocked", "recheck.Load", "mark.Write flocked reserved written renamed"),
-    *("send.Send:before", "send.Send:prepared", "send.Send:connected", "send.Send:sent"),
+class Moments(NamedTuple):
+    """How far a step of a store can have come, between its `before` and its `after` (see `points`).
+
+    `conflict`: a write that finds another record there.  `done`: when a write is there for the others.  `full`: a write
+    while this machine takes no more bytes; None where that is no matter of this machine.
+    """
+
+    lock: str = ""
+    mark: str = ""
+    write: str = ""
+    conflict: str = ""
+    release: str = ""
+    done: str = ""
+    full: str | None = None
+
+
+IN_FILES = Moments(
+    lock="flocked",
+    mark="flocked reserved written renamed",
+    write="flocked written renamed",
+    conflict="flocked",
+    done="renamed",
+    full="flocked",
 )
-_ANSWERED = (*_SENT, "send.Send:answered", "send.Send:after")
-_MARKED = {"mark.Write:renamed": {"record": "SPENDING"}}
-_SPENT = {**_MARKED, "send.Send:sent": {"token": "spent", "requests": 1}}
-_SETTLED = _points("settle.Write flocked written renamed", "release.Release")
+
+
+def ways(seen: Moments) -> tuple[Way, ...]:
+    """The table, for a store of which this can be seen."""
+    prepared = (*_points("look.Load"), "lock.TryLock:prepared")
+    sent = (
+        *prepared,
+        *_points(f"lock.TryLock {seen.lock}", "recheck.Load", f"mark.Write {seen.mark}"),
+        *("send.Send:before", "send.Send:prepared", "send.Send:connected", "send.Send:sent"),
+    )
+    answered = (*sent, "send.Send:answered", "send.Send:after")
+    released = _points(f"release.Release {seen.release}")
+    settled = (*_points(f"settle.Write {seen.write}"), *released)
+    done_settling = f"settle.Write:{seen.done}"
+    marked = {f"mark.Write:{seen.done}": {"record": "SPENDING"}}
+    spent = {**marked, "send.Send:sent": {"token": "spent", "requests": 1}}
+    renewed = _way(
+        "renewed",
+        (),
+        (*answered, *_points(f"save.Write {seen.write}"), *released, *_points("done.Use")),
+        {**spent, f"save.Write:{seen.done}": {"record": "SAVED"}},
+    )
+    refused = _way(
+        "refused",
+        answered,
+        (*_points("verify.Load", "verify.Wait"), *settled, *_points("done.Raise")),
+        {**marked, "send.Send:sent": {"token": "ended", "requests": 1}, done_settling: {"record": "DEAD"}},
+    )
+    busy = _way(
+        "busy",
+        answered,
+        (*settled, *_points("done.Raise")),
+        {**marked, "send.Send:sent": {"requests": 1}, done_settling: {"record": "ACTIVE"}},
+    )
+    lost = _way("lost", sent, ("send.Send:after", *settled, *_points("done.Raise")), spent)
+    logged_out = _way(
+        "logged out",
+        answered,
+        (
+            *_points(f"save.Write {seen.conflict}"),
+            *released,
+            *_points("revoke.Revoke connected sent answered", "done.Raise"),
+        ),
+        {**spent, "send.Send:answered": {"record": "LOGGED_OUT"}},
+    )
+    waited = _way(
+        "waited",
+        (*prepared, "lock.TryLock:before"),
+        ("lock.TryLock:after", *_points("wait.Wait", "done.Use")),
+        {"look.Load:before": {"record": "SAVED", "requests": 1}},  # by whom it waits for
+    )
+    if seen.full is None:
+        return renewed, refused, busy, lost, logged_out, waited
+    disk_full = _way(
+        "disk full",
+        answered,
+        _points(f"save.Write {seen.full}", "save.Rescue", "done.Use"),
+        spent,
+        record="SAVED",  # once there is room again
+    )
+    return renewed, refused, busy, lost, logged_out, disk_full, waited
 
 
 def _way(name: str, common: tuple[str, ...], own: tuple[str, ...], changes: dict[str, Any], **at_last: Any) -> Way:
     return Way(name, common + own, own, changes, at_last)
 
 
-RENEWED = _way(
-    "renewed",
-    (),
-    (*_ANSWERED, *_points("save.Write flocked written renamed", "release.Release", "done.Use")),
-    {**_SPENT, "save.Write:renamed": {"record": "SAVED"}},
-)
-REFUSED = _way(
-    "refused",
-    _ANSWERED,
-    (*_points("verify.Load", "verify.Wait"), *_SETTLED, *_points("done.Raise")),
-    {
-        **_MARKED,
-        "send.Send:sent": {"token": "ended", "requests": 1},
-        "settle.Write:renamed": {"record": "DEAD"},
-    },
-)
-BUSY = _way(
-    "busy",
-    _ANSWERED,
-    (*_SETTLED, *_points("done.Raise")),
-    {**_MARKED, "send.Send:sent": {"requests": 1}, "settle.Write:renamed": {"record": "ACTIVE"}},
-)
-LOST = _way("lost", _SENT, ("send.Send:after", *_SETTLED, *_points("done.Raise")), _SPENT)
-LOGGED_OUT = _way(
-    "logged out",
-    _ANSWERED,
-    _points("save.Write flocked", "release.Release", "revoke.Revoke connected sent answered", "done.Raise"),
-    {**_SPENT, "send.Send:answered": {"record": "LOGGED_OUT"}},
-)
-DISK_FULL = _way(
-    "disk full",
-    _ANSWERED,
-    _points("save.Write flocked", "save.Rescue", "done.Use"),
-    _SPENT,
-    record="SAVED",  # once there is room again
-)
-WAITED = _way(
-    "waited",
-    (*_PREPARED, "lock.TryLock:before"),
-    ("lock.TryLock:after", *_points("wait.Wait", "done.Use")),
-    {"look.Load:before": {"record": "SAVED", "requests": 1}},  # by whom it waits for
-)
-WAYS = (RENEWED, REFUSED, BUSY, LOST, LOGGED_OUT, DISK_FULL, WAITED)
+WAYS = RENEWED, REFUSED, BUSY, LOST, LOGGED_OUT, DISK_FULL, WAITED = ways(IN_FILES)

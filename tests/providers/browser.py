@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from http.cookiejar import DefaultCookiePolicy
 from typing import Final
 from urllib.parse import parse_qs, urljoin, urlsplit
 
@@ -169,6 +170,8 @@ class Person:
         self.password = password
         self._browser = requests.Session()
         self._browser.trust_env = False  # a .netrc or a proxy of this machine is nobody's cookie
+        # Browsers take this machine for secure, by plain http too; all that a person visits here is on it.
+        self._browser.cookies.set_policy(DefaultCookiePolicy(secure_protocols=("https", "http")))
 
     def __repr__(self) -> str:
         return f"Person({self.login!r})"
@@ -205,9 +208,11 @@ class Person:
         return final
 
     def _authorize(self, url: str, *, follow: bool, refuse: bool) -> str:
-        returns_to = parse_qs(urlsplit(url).query)["redirect_uri"][0]
+        asked = parse_qs(urlsplit(url).query)
+        # A request that was pushed (RFC 9126) does not say where it returns to: anywhere but to the provider.
+        returns_to = asked["redirect_uri"][0] if "request_uri" not in asked else ""
         final = self._walk(url, _Errand(returns_to=returns_to, refuse=refuse))
-        if not _same_place(final, returns_to):
+        if not (_same_place(final, returns_to) if returns_to else _leaves(final, url)):
             raise Stuck(f"{self} ended at {final}, not at {returns_to}")
         if follow:
             _visit(final)
@@ -217,10 +222,14 @@ class Person:
         """Follow redirects and answer pages until nothing is left to answer; return the last URL."""
         step = requests.Request("GET", url)
         for _ in range(_PATIENCE):
-            response = self._browser.send(self._browser.prepare_request(step), allow_redirects=False, timeout=_TIMEOUT)
+            request = step.prepare()
+            request.prepare_cookies(self._browser.cookies)  # by our policy; a session would go by its own
+            response = self._browser.send(request, allow_redirects=False, timeout=_TIMEOUT)
             if response.is_redirect:
                 target = urljoin(response.url, response.headers["Location"])
-                if errand.returns_to is not None and _same_place(target, errand.returns_to):
+                if errand.returns_to and _same_place(target, errand.returns_to):
+                    return target
+                if errand.returns_to == "" and _leaves(target, url):
                     return target
                 step = requests.Request("GET", target)
                 continue
@@ -285,6 +294,10 @@ def _submit(form: _Form, button: _Button | None, typed: dict[str, str]) -> reque
     if form.method == "POST":
         return requests.Request("POST", form.action, data=content)
     return requests.Request("GET", form.action, params=content)
+
+
+def _leaves(target: str, url: str) -> bool:
+    return urlsplit(target).netloc != urlsplit(url).netloc
 
 
 def _same_place(url: str, other: str) -> bool:

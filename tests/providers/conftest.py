@@ -4,8 +4,11 @@
 One process serves the whole run; each test gets it emptied, with its counts at zero and its settings
 as they were. A test that needs its own, or a module that keeps one login, calls `start_oidc_provider`.
 
-A laptop without node skips these tests and says why; a run with `CI` set fails instead, since nobody
-reads the skips there.
+`keycloak` is Keycloak (`keycloak.py`). One process serves the whole run, too; each test gets a person and
+clients of its own.
+
+A laptop without node, or without Java and Maven, skips these tests and says why; a run with `CI` set fails
+instead, since nobody reads the skips there.
 """
 
 from __future__ import annotations
@@ -25,12 +28,19 @@ import filelock
 import pytest
 import requests
 from browser import Person
+from desk import AtTheScreen
+from keycloak import Keycloak, Missing, Server
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "processes"))  # where `crowd` is
+sys.path.insert(0, str(Path(__file__).parents[1] / "services"))  # where `scripted` is
+
+from crowd import Crowd, Launcher
+from relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 HERE: Final = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "processes"))  # where `crowd` is
 SERVER: Final = HERE / "oidc_provider"
 INSTALL_SECONDS: Final = 180.0
 START_SECONDS: Final = 30.0
@@ -55,12 +65,14 @@ class OidcProvider:
 
     `settings` and their defaults stand at the top of `server.mjs`: `access_token_ttl`,
     `refresh_token_ttl`, `device_code_ttl` (seconds), `rotation`, `id_token_claims`, `redirect_uris`,
-    `token_delay` (seconds), `drop_token_answers` (how many refreshes lose their answer).
+    `token_delay` (seconds), `drop_token_answers` (how many refreshes lose their answer), `dpop_nonces`,
+    `clients` (more of them, by their metadata), `tls` (for clients with certificates).
 
     `process` is the server's process; `issuer` is its URL.
     """
 
     client_id: Final = "notebook"  # public: code, device, refresh; any port at http://127.0.0.1/callback
+    bound_client_id: Final = "bound"  # the same, but for its tokens, which it gets only with a DPoP proof
     post_logout_redirect_uri: Final = "http://127.0.0.1/signed-out"  # any port, too
     service_client_id: Final = "service"  # confidential: client_credentials, by HTTP Basic
     service_client_secret: Final = "service-secret-for-the-tests-only"
@@ -107,7 +119,8 @@ class OidcProvider:
 
         `token_requests`, `refreshes_ok`, `refusals` (all errors of the token end point but pending),
         `refusals_by_error`, `replays` (a spent refresh token presented, or one presented twice at a
-        time), `dropped`, `revocations`, `api_ok`, `api_401`.
+        time), `dropped`, `revocations`, `api_ok`, `api_401`, `api_nonces` and `token_nonces` (requests that
+        were refused for the nonce in their proof, and are not among the others).
         """
         return self._ask("GET", "/_test/stats")
 
@@ -122,6 +135,10 @@ class OidcProvider:
     def end_session(self, account: str | None = None) -> None:
         """An administrator ends everything of one account, or of all: sessions, grants, tokens."""
         self._ask("POST", "/_test/end_session", **({"account": account} if account else {}))
+
+    def renew_nonces(self) -> None:
+        """The API wants another nonce from now on."""
+        self._ask("POST", "/_test/renew_nonces")
 
     def revoke_access_tokens(self, account: str | None = None) -> None:
         """Access tokens die and nobody is told; refresh tokens stay good."""
@@ -220,3 +237,64 @@ def oidc_provider(_shared_oidc_provider: OidcProvider) -> OidcProvider:
 def person() -> Person:
     """Ada, at a browser that has never seen the provider."""
     return Person("ada")
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch, person: Person) -> Iterator[AtTheScreen]:
+    """Where prompts of this process appear; Ada agrees to each unless the test says otherwise."""
+    screen = AtTheScreen()
+    screen.act = lambda prompt: person.open_authorization(prompt.url)
+    monkeypatch.setattr("loginonce.session.presenter_here", lambda *_: screen)
+    yield screen
+    screen.leave()
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Launcher]:
+    launcher = Launcher()
+    yield launcher
+    launcher.close()
+
+
+@pytest.fixture
+def crowd_at(launcher: Launcher, loginonce_home: Path) -> Iterator[Callable[..., Crowd]]:
+    """Gather processes that share the folder of logins; what is given by name goes into each one's `Session`."""
+    crowds: list[Crowd] = []
+
+    def gather(**session: Any) -> Crowd:
+        crowds.append(Crowd(launcher, loginonce_home, **session))
+        return crowds[-1]
+
+    yield gather
+    for crowd in crowds:
+        crowd.close()
+
+
+@pytest.fixture(scope="session")
+def keycloak_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One Keycloak for the whole run."""
+    try:
+        server = Server(tmp_path_factory.mktemp("keycloak") / "server.log")
+    except Missing as missing:
+        needs(str(missing))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def keycloak(keycloak_server: Server) -> Keycloak:
+    """A realm of a real Keycloak with a person and clients that no other test knows."""
+    return Keycloak(keycloak_server)
+
+
+@pytest.fixture
+def relay(keycloak_server: Server) -> Iterator[Relay]:
+    """What stands in front of Keycloak, and can lose its answers."""
+    with Relay(keycloak_server.url) as relay:
+        yield relay
+
+
+@pytest.fixture
+def relayed_keycloak(keycloak_server: Server, relay: Relay) -> Keycloak:
+    """As `keycloak`, by way of `relay`."""
+    return Keycloak(keycloak_server, url=relay.url)

@@ -83,13 +83,6 @@ class RealStage:
         return Sent(stats["token_requests"], stats["replays"])
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[Launcher]:
-    launcher = Launcher()
-    yield launcher
-    launcher.close()
-
-
 @pytest.fixture
 def stage(
     oidc_provider: OidcProvider, person: Person, loginonce_home: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,66 +6,32 @@ and its access tokens.  What was sent is counted by the server (`oidc_provider.s
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 from browser import Person
-from crowd import Crowd, Launcher
+from crowd import Crowd
+from desk import AtTheScreen, ends_at, let_pass, statuses
 
 import loginonce
 from loginonce import LoginFailed, LoginRequired
 from loginonce.login import signin
 from loginonce.login.device import DeviceFlow
-from loginonce.login.flow import Progress, Prompt
+from loginonce.login.flow import Prompt
 
 if TYPE_CHECKING:
     from conftest import OidcProvider
 
 SCOPE = "openid profile email offline_access"
+Gather = Callable[..., Crowd]
 SHORT = 2  # seconds; the server counts in whole ones, so a token of one second may be dead when it arrives
-
-
-class AtTheScreen:
-    """Shows prompts to somebody, who acts on each in a thread."""
-
-    def __init__(self) -> None:
-        self.act: Callable[[Prompt], object] = lambda _: None
-        self._threads: list[threading.Thread] = []
-        self._errors: list[BaseException] = []
-
-    def show(self, progress: Progress) -> None:
-        if progress.state == "pending":
-            self._threads.append(threading.Thread(target=self._do, args=(progress.prompt,)))
-            self._threads[-1].start()
-
-    def _do(self, prompt: Prompt) -> None:
-        try:
-            self.act(prompt)
-        except BaseException as error:
-            self._errors.append(error)
-
-    def leave(self) -> None:
-        for thread in self._threads:
-            thread.join()
-        for error in self._errors:
-            raise error
-
-
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch, person: Person) -> Iterator[AtTheScreen]:
-    """Where prompts of this process appear; Ada agrees to each unless the test says otherwise."""
-    screen = AtTheScreen()
-    screen.act = lambda prompt: person.open_authorization(prompt.url)
-    monkeypatch.setattr("loginonce.session.presenter_here", lambda *_: screen)
-    yield screen
-    screen.leave()
 
 
 @pytest.fixture
@@ -75,44 +41,10 @@ def lab(oidc_provider: OidcProvider, loginonce_home: Path) -> Iterator[loginonce
         yield session
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[Launcher]:
-    launcher = Launcher()
-    yield launcher
-    launcher.close()
-
-
 @pytest.fixture
-def gather(oidc_provider: OidcProvider, launcher: Launcher, loginonce_home: Path) -> Iterator[Callable[..., Crowd]]:
+def gather(oidc_provider: OidcProvider, crowd_at: Callable[..., Crowd]) -> Gather:
     """Processes that share the login."""
-    crowds: list[Crowd] = []
-
-    def gather(**session: Any) -> Crowd:
-        settings = {"issuer": oidc_provider.issuer, "client_id": oidc_provider.client_id, "scope": SCOPE, **session}
-        crowds.append(Crowd(launcher, loginonce_home, **settings))
-        return crowds[-1]
-
-    yield gather
-    for crowd in crowds:
-        crowd.close()
-
-
-Gather = Callable[..., Crowd]
-
-
-def ends_at(session: loginonce.Session) -> float:
-    account = session.account
-    assert account is not None
-    assert account.expires_at is not None
-    return account.expires_at
-
-
-def let_pass(until: float) -> None:
-    time.sleep(max(0.0, until - time.time()))
-
-
-def statuses(answers: list[dict[str, Any]]) -> list[Any]:
-    return [answer.get("status", answer) for answer in answers]
+    return partial(crowd_at, issuer=oidc_provider.issuer, client_id=oidc_provider.client_id, scope=SCOPE)
 
 
 def sent(provider: OidcProvider) -> dict[str, int]:
@@ -128,6 +60,7 @@ NONE = {"token_requests": 0, "refreshes_ok": 0, "refusals": 0, "replays": 0}
 # ── signing in ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.provider("any", "sign in")
 def test_a_person_signs_in_with_a_browser(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen
 ) -> None:
@@ -215,6 +148,7 @@ def test_a_service_uses_its_own_secret(oidc_provider: OidcProvider, loginonce_ho
 # ── staying signed in ────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.provider("any", "refresh", "rotation")
 def test_a_login_outlives_five_expiries(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen
 ) -> None:
@@ -302,6 +236,7 @@ def test_one_of_64_threads_renews_for_all(
 # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.provider("any", "log out")
 def test_a_log_out_revokes_the_refresh_token(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen
 ) -> None:
@@ -334,6 +269,7 @@ def test_the_provider_session_ends_where_the_log_out_says(
 
 @pytest.mark.parametrize("size", [4])
 @pytest.mark.hazard(28)
+@pytest.mark.provider("any", "ended elsewhere")
 def test_a_session_ended_at_the_provider_is_told_to_each_process_once_and_a_login_revives_all(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen, gather: Gather, size: int
 ) -> None:
@@ -362,6 +298,7 @@ def test_a_session_ended_at_the_provider_is_told_to_each_process_once_and_a_logi
 
 
 @pytest.mark.hazard(1)
+@pytest.mark.provider("any", "grace")
 def test_a_lost_answer_costs_one_login_and_no_more_than_two_sends(
     oidc_provider: OidcProvider, lab: loginonce.Session, screen: AtTheScreen
 ) -> None:

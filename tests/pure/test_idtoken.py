@@ -17,8 +17,9 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from loginonce.claims import DEEPEST, shallow, unverified_claims
 from loginonce.errors import ProtocolError
-from loginonce.idtoken import DEEPEST, LEEWAY, UnknownKey, contradiction, shallow, unverified_claims, validate
+from loginonce.idtoken import LEEWAY, UnknownKey, contradiction, validate
 from loginonce.model import GrantKey, Secret
 
 NOW = 1_700_000_000

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loginonce.errors import CorruptStore, StoreError
 from loginonce.model import Failure, Grant, GrantKey, Marker, Secret, TokenSet
-from loginonce.record import SCHEMA, decode, encode
+from loginonce.record import SCHEMA, decode, encode, put_together, take_apart
 
 CANARY = "canary-51c0ffee"
 FULL = Grant(
@@ -30,6 +30,7 @@ FULL = Grant(
     marker=Marker("f" * 12, "n", "host/boot/1/2", 1.0, 21.0, 2),
     failure=Failure("f" * 12, "lost", "reset by peer", 22.0, 4),
     scope="a b",
+    resources=("https://api", "https://other"),
     subject="ada",
     claims={"sub": "ada", "roles": ["admin", "ä"], "nested": {"n": None}},
     store="0123",
@@ -66,9 +67,11 @@ def grants(draw: st.DrawFn) -> Grant:
         marker=draw(markers) if state == "SPENDING" else None,
         failure=draw(st.none() | st.builds(Failure, texts, texts, texts, times, counts)),
         scope=draw(texts),
+        resources=tuple(draw(st.lists(texts, max_size=2))),
         subject=draw(texts),
         claims=draw(st.dictionaries(texts, values, max_size=3)),
         store=draw(texts),
+        dpop_key=draw(st.none() | st.builds(Secret, st.text(min_size=1, max_size=20))),
     )
 
 
@@ -146,7 +149,7 @@ def test_a_record_without_its_last_byte_is_refused() -> None:
     assert refused(DATA[:-1])
 
 
-@pytest.mark.parametrize("schema", [b"3", b"10", b"999999"])
+@pytest.mark.parametrize("schema", [b"4", b"10", b"999999"])
 @pytest.mark.hazard(19)
 def test_a_record_of_a_newer_version_says_so_and_is_not_called_damaged(schema: bytes) -> None:
     with pytest.raises(StoreError, match="upgrade loginonce") as caught:
@@ -220,6 +223,8 @@ def test_a_sealed_record_that_makes_no_sense_is_corrupt(data: bytes) -> None:
         pytest.param(with_members(marker={}), id="an empty marker"),
         pytest.param(with_members(failure=0), id="a failure that is a number"),
         pytest.param(with_members(claims=[["a", 1]]), id="claims that are a list"),
+        pytest.param(with_members(resources="https://api"), id="resources that are a text"),
+        pytest.param(with_members(resources=[5]), id="a resource that is a number"),
         pytest.param(with_members(refresh_expires_at="12"), id="a time that is a text"),
         pytest.param(with_members(refresh_expires_at=float("nan")), id="a time that is not a number"),
         pytest.param(with_members(refresh_expires_at=10**400), id="a time that no float holds"),
@@ -234,6 +239,12 @@ def test_members_that_a_newer_minor_version_adds_are_ignored() -> None:
     assert decode(with_members(later="yes")) == FULL
 
 
+def test_a_record_of_before_there_were_resources_is_read() -> None:
+    members = json.loads(DATA.split(b"\n")[1])
+    del members["resources"]
+    assert decode(sealed(members)) == replace(FULL, resources=())
+
+
 def test_a_record_without_marker_and_failure_is_read() -> None:
     plain = replace(FULL, state="ACTIVE", marker=None, failure=None)
     assert decode(encode(plain)) == plain
@@ -244,3 +255,31 @@ def test_a_schema_that_is_not_that_of_its_content_is_damage(made: bytes, claimed
     data = encode(Grant(GrantKey("https://id.example.org", "notebook"), 1, sealed="x" if b"2" in made else ""))
     with pytest.raises(CorruptStore):
         decode(data.replace(made, claimed, 1))
+
+
+BOUND = replace(FULL, dpop_key=Secret(CANARY + "-key"))
+
+
+@pytest.mark.hazard(37)
+def test_a_record_with_a_key_is_not_read_by_a_version_that_would_lose_it() -> None:
+    assert encode(BOUND).startswith(b"loginonce 3 ")
+    assert encode(FULL).startswith(b"loginonce 1 ")
+
+
+@pytest.mark.hazard(37)
+def test_a_key_is_kept_once_and_comes_with_each_token() -> None:
+    back = decode(encode(BOUND))
+    assert encode(BOUND).count(CANARY.encode() + b"-key") == 1
+    token = back.token_for("https://api", "a")
+    assert token is not None
+    again = encode(replace(back, tokens=(token,)))
+    assert (token.dpop_key, decode(again).tokens) == (BOUND.dpop_key, BOUND.tokens[:1])
+    assert again.count(CANARY.encode() + b"-key") == 1
+
+
+@pytest.mark.hazard(39)
+def test_a_key_is_kept_apart_with_the_other_secrets() -> None:
+    readable, secrets = take_apart(BOUND)
+    assert (readable.dpop_key, CANARY in repr(readable)) == (None, False)
+    assert put_together(replace(readable, sealed="x"), secrets) == BOUND
+    assert encode(replace(readable, sealed="x")).startswith(b"loginonce 2 ")

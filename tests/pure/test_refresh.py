@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loginonce.model import Grant, GrantKey, Marker, Secret, TokenSet, fingerprint
+from loginonce.model import Failure, Grant, GrantKey, Marker, Secret, TokenSet, fingerprint
 from loginonce.refresh import (
     CLOCK_TOLERANCE,
     LATE,
@@ -264,11 +264,39 @@ def failed(base: Grant, kind: str = "busy", *, until: float = NOW + 30, of: str 
         pytest.param(expired(), WANT, POLICY, Renew(None), id="expired"),
         pytest.param(grant(), WANT, POLICY, Renew(None), id="no access token yet"),
         pytest.param(
-            grant(token()),
+            grant(token(), resources=("https://api",)),
             replace(WANT, resource="https://api"),
             POLICY,
             Renew(None),
-            id="no access token for that resource",
+            id="no access token yet for that resource",
+        ),
+        pytest.param(
+            grant(token(), resources=("https://api",)),
+            replace(WANT, resource="https://other"),
+            POLICY,
+            Problem("login", "scope", "https://other"),
+            id="a resource that the login was not asked for",
+        ),
+        pytest.param(
+            expired(resources=("https://api",)),
+            replace(WANT, resource="https://other"),
+            POLICY,
+            Problem("login", "scope", "https://other"),
+            id="a resource that the login was not asked for, and nothing is left",
+        ),
+        pytest.param(
+            grant(token(), renewal="client_credentials"),
+            replace(WANT, resource="https://api", renewal="client_credentials"),
+            POLICY,
+            Renew(None),
+            id="a service asks for any resource",
+        ),
+        pytest.param(
+            grant(token(), state="DEAD", failure=Failure("", "refused", "gone")),
+            replace(WANT, resource="https://api"),
+            POLICY,
+            Problem("login", "ended", "gone"),
+            id="that the login has ended counts before what it was asked for",
         ),
         pytest.param(
             grant(token(resource="https://api")),
@@ -1211,6 +1239,11 @@ def test_a_services_answer_is_saved_like_any_other() -> None:
     assert (save.order, save.refresh_token, save.tokens[0].scope) == ((int(NOW), 1, 0), None, "a b")
 
 
+def test_an_id_token_that_a_service_is_sent_is_about_nobody() -> None:
+    save = written(Walk(SERVICE).answered(None, answer(refresh=None, claims={**ADA, "sub": "an account of its own"})))
+    assert (save.state, save.subject, save.claims) == ("ACTIVE", KEY.client_id, {"sub": KEY.client_id})
+
+
 def test_a_services_epoch_is_never_zero() -> None:
     assert written(Walk(SERVICE, now=0.0).to_lock(None)).epoch == 1
 
@@ -1316,7 +1349,7 @@ def signed_in(given: TokenAnswer = ANSWER, previous: Grant | None = None, **more
 
 
 def test_a_login_makes_an_active_record_in_an_epoch_of_its_time() -> None:
-    made = signed_in(subject="ada", claims={"sub": "ada"}, resource="https://api")
+    made = signed_in(subject="ada", claims={"sub": "ada"}, resources=("https://api",))
     assert (made.order, made.state, made.renewal) == ((int(NOW), 0, 0), "ACTIVE", "refresh_token")
     assert (made.refresh_token, made.subject, made.claims) == ("refresh-1", "ada", {"sub": "ada"})
     assert made.tokens == (token(life=60.0, scope="a c", resource="https://api"),)

@@ -112,6 +112,15 @@ def test_a_copy_of_it_is_equal(again: Any) -> None:
     assert again(value) == value
 
 
+def test_a_look_at_the_base_changes_no_value() -> None:
+    class New(Value):
+        x: int
+
+    assert dataclasses.fields(Value) == ()
+    assert vars(Value)["_shape"] is not Value._shape
+    assert New(1).x == 1
+
+
 def test_it_is_matched_by_position() -> None:
     match Point(1, 3):
         case Point(x, y):

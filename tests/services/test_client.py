@@ -383,7 +383,7 @@ REPLIES: dict[str, tuple[Fault, type]] = {
     "temporarily_unavailable": (Fault.answer({"error": "temporarily_unavailable"}, 400), Busy),
     "invalid_grant": (Fault.answer({"error": "invalid_grant"}, 400), Refused),
     "invalid_request": (Fault.answer({"error": "invalid_request"}, 400), Refused),
-    "an error with 200": (Fault.answer({"error": "bad_refresh_token"}, 200), Refused),
+    "an error with 200": (Fault.answer({"error": "invalid_grant"}, 200), Refused),
     "empty 400": (Fault.status(400), Refused),
     "invalid_client": (Fault.answer({"error": "invalid_client"}, 401), Misconfigured),
     "invalid_scope": (Fault.answer({"error": "invalid_scope"}, 400), Misconfigured),
@@ -534,13 +534,13 @@ def test_a_code_is_exchanged_for_tokens(fake_provider: FakeProvider) -> None:
         scope="openid offline_access",
         state="s",
         nonce="n",
-        prompt=None,
+        login_hint=None,
         code_challenge=base64.urlsafe_b64encode(digest).decode().rstrip("="),
         code_challenge_method="S256",
     )
     query = parse_qs(urlsplit(url).query)
     assert (query["response_type"], query["client_id"]) == (["code"], ["notebook"])
-    assert "prompt" not in query
+    assert "login_hint" not in query
     back = fake_provider.approve(url)
     code = parse_qs(urlsplit(back).query)["code"][0]
     tokens = provider.authorization_code(code, redirect_uri=REDIRECT, code_verifier=verifier)

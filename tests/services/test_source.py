@@ -901,7 +901,7 @@ def test_a_refused_refresh_waits_for_the_newer_record_of_a_sibling_that_takes_no
 def test_a_provider_that_objects_to_us_ends_no_login(fake_provider: FakeProvider, store: TokenStore) -> None:
     source = signed_in(fake_provider, store, EXPIRED)
     fake_provider.faults.add(Fault.answer({"error": "invalid_client"}, 401))
-    with pytest.raises(ConfigurationError, match="check client_id, client_secret and scope"):
+    with pytest.raises(ConfigurationError, match="check client_id, its secret, key or certificate, and scope"):
         source.token()
     assert the_grant(store, fake_provider).state == "ACTIVE"
     assert the_grant(store, fake_provider).refresh_token is not None

@@ -1,10 +1,14 @@
-"""Keyrings of the operating system for tests: in the memory of this process, in several tempers."""
+"""Keyrings of the operating system for tests: in the memory of this process, in several tempers; or for several."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import keyring
 from keyring.backend import KeyringBackend
@@ -48,6 +52,38 @@ class InMemory(KeyringBackend):
         if (service, username) not in self.entries:
             raise PasswordDeleteError("none")
         del self.entries[service, username]
+
+
+class InFolder(KeyringBackend):
+    """A keyring that processes share which share LOGINONCE_HOME: each entry is a file there, and changes as a whole.
+
+    Others get it by PYTHON_KEYRING_BACKEND=purses.InFolder.
+    """
+
+    priority = 1  # type: ignore[assignment]  # as above
+
+    def _path(self, service: str, username: str) -> Path:
+        folder = Path(os.environ["LOGINONCE_HOME"]) / "purse"
+        folder.mkdir(exist_ok=True)
+        return folder / hashlib.sha256(f"{service}\0{username}".encode()).hexdigest()
+
+    def get_password(self, service: str, username: str) -> str | None:
+        try:
+            return self._path(service, username).read_text()
+        except FileNotFoundError:
+            return None
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        path = self._path(service, username)
+        new = path.with_suffix("." + secrets.token_hex(4))
+        new.write_text(password)
+        new.replace(path)
+
+    def delete_password(self, service: str, username: str) -> None:
+        try:
+            self._path(service, username).unlink()
+        except FileNotFoundError:
+            raise PasswordDeleteError("none") from None
 
 
 @contextmanager

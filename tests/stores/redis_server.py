@@ -27,20 +27,24 @@ def needs(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def program() -> str:
-    """The path of the server, installed by apt where that is missing and we may."""
-    if found := _program():
+REDIS, VALKEY = "redis-server", "valkey-server"
+
+
+def program(name: str = REDIS) -> str:
+    """The path of the server.  Redis is installed by apt where it is missing and we may; Valkey is used where it is.
+
+    Debian has a package of Valkey from 13 on.
+    """
+    if found := shutil.which(name):
         return found
+    if name == VALKEY:
+        pytest.skip("there is no valkey-server on the PATH")
     if os.environ.get("CI") and hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
         # Under CI only: nobody's laptop gets a service for running tests.
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "redis-server"]):
             subprocess.run(["apt-get", *command], env=environment, stdout=subprocess.DEVNULL, check=False, timeout=300)
-    return _program() or needs("there is no redis-server and no valkey-server: install one of them")
-
-
-def _program() -> str | None:
-    return shutil.which("redis-server") or shutil.which("valkey-server")
+    return shutil.which(name) or needs("there is no redis-server: install it")
 
 
 def free_port() -> int:
@@ -56,9 +60,11 @@ def free_port() -> int:
 class Server:
     """One server; `settings` are those of its configuration, `namespace` the network namespace it runs in."""
 
-    def __init__(self, folder: Path, *, host: str = "127.0.0.1", namespace: str = "", **settings: str) -> None:
+    def __init__(
+        self, folder: Path, *, host: str = "127.0.0.1", namespace: str = "", kind: str = REDIS, **settings: str
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.host, self.port = host, free_port()
+        self.host, self.port, self.kind = host, free_port(), kind
         defaults = {
             "bind": host,
             "dir": str(folder),
@@ -70,7 +76,7 @@ class Server:
         self.settings = {**defaults, **{name.replace("_", "-"): value for name, value in settings.items()}}
         if "tls-port" in self.settings:
             self.settings |= {"tls-port": str(self.port), "port": "0"}
-        self._prefix = ["ip", "netns", "exec", namespace] if namespace else []
+        self._command = [*(["ip", "netns", "exec", namespace] if namespace else []), program(kind)]
         self._log = folder / "log"
         self.start()
 
@@ -83,7 +89,7 @@ class Server:
         words = [word for name, value in settings.items() for word in (f"--{name}", *(value.split() or [""]))]
         begin = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen([*self._prefix, program(), *words], stdout=log, stderr=log)
+            self.process = subprocess.Popen([*self._command, *words], stdout=log, stderr=log)
         until = time.monotonic() + PATIENCE
         while b"Ready to accept connections" not in self._log.read_bytes()[begin:]:
             assert self.process.poll() is None, self._log.read_text()

@@ -172,6 +172,29 @@ def postgresql(listen: str = "127.0.0.1") -> Iterator[Server]:
 
 
 @contextmanager
+def standby(port: int) -> Iterator[Server]:
+    """Another PostgreSQL that follows the one at that port, asynchronously."""
+    postgres, backup = program("postgres", "postgresql"), program("pg_basebackup", "postgresql-client")
+    with _folder("standby") as folder:
+        made = subprocess.run(
+            [backup, "-h", "127.0.0.1", "-p", str(port), "-U", "ada", "-D", folder / "data", "--write-recovery-conf",
+             "--wal-method=stream", "--checkpoint=fast", "--no-sync"],
+            env={**os.environ, "PGPASSWORD": PASSWORD}, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+            text=True, cwd=folder, **unprivileged(),
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr
+        server = Server(
+            "postgresql+psycopg", "ada", folder,
+            lambda port: [postgres, "-D", str(folder / "data"), "-p", str(port), "-k", str(folder),
+                          "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=80", "-c", "shared_buffers=16MB"],
+        )  # fmt: skip
+        with ExitStack() as after:
+            after.callback(server.stop)
+            server.start(lambda: sql(server.address, "SELECT 1"))
+            yield server
+
+
+@contextmanager
 def mariadb() -> Iterator[Server]:
     """MariaDB with the user `ada` and the database `logins`."""
     mariadbd, install = (program(name, "mariadb-server-core") for name in ("mariadbd", "mariadb-install-db"))
@@ -224,11 +247,12 @@ def pgbouncer(behind: Server) -> Iterator[Server]:
 
 
 class Wire:
-    """A TCP proxy before a server.  `cut` ends all connections that go by it, in the middle of whatever they do;
-    `cut_at` does so before, or after, what the client says next that holds these bytes has reached the server."""
+    """A TCP proxy before a server; `to` is where new connections go.  `cut` ends all connections that go by it, in
+    the middle of whatever they do; `cut_at` does so before, or after, what the client says next that holds these bytes
+    has reached the server."""
 
     def __init__(self, port: int, *, host: str = "127.0.0.1", here: tuple[str, int] = ("127.0.0.1", 0)) -> None:
-        self._to = (host, port)
+        self.to = (host, port)
         self._listener = socket.create_server(here)
         self.port = int(self._listener.getsockname()[1])
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -248,6 +272,8 @@ class Wire:
                     end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # or whoever waits in `accept` would let one more in
         self._listener.close()
         self.cut()
 
@@ -258,7 +284,7 @@ class Wire:
             except OSError:
                 return
             try:
-                server = socket.create_connection(self._to)
+                server = socket.create_connection(self.to)
             except OSError:
                 client.close()
                 continue

@@ -584,7 +584,7 @@ def test_a_damaged_record_that_cannot_be_set_aside_is_a_store_error(
 
 
 def test_a_record_of_a_newer_version_is_refused_and_left_alone(store: FileStore, record: Path) -> None:
-    newer = record.read_bytes().replace(b"loginonce 1 ", b"loginonce 3 ", 1)
+    newer = record.read_bytes().replace(b"loginonce 1 ", b"loginonce 9 ", 1)
     record.write_bytes(newer)
     for work in (
         lambda: store.load(KEY),

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from contract import CANARY, KEY, StoreContract, a_grant, content
 from cryptography import x509
-from redis_server import Server, Wire
+from redis_server import REDIS, VALKEY, Server, Wire, program
 from test_memory import in_a_child
 
 from loginonce.errors import ConfigurationError, CorruptStore, StoreError
@@ -37,9 +37,16 @@ ESCAPED = "hush%2Fcanary%237%3Fx"
 OTHER = replace(KEY, account="another")
 
 
+@pytest.fixture(scope="module", params=[REDIS, VALKEY])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The program, each in turn."""
+    program(request.param)  # or it is not tried
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("redis"))
+def running(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp(kind), kind=kind)
     yield server
     server.stop()
 
@@ -52,12 +59,12 @@ def server(running: Server) -> Server:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def own(kind: str, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Make a server of the test's own."""
     servers: list[Server] = []
 
     def make(**settings: str) -> Server:
-        servers.append(Server(tmp_path / f"server{len(servers)}", **settings))
+        servers.append(Server(tmp_path / f"server{len(servers)}", kind=kind, **settings))
         return servers[-1]
 
     yield make
@@ -212,6 +219,15 @@ def test_a_change_that_is_told_of_together_with_the_answer_is_not_missed(
     old = store.stamp(KEY)
     assert ear.heard == {}
     assert old != twin.stamp(KEY) == store.stamp(KEY)
+
+
+def test_an_ear_that_another_thread_has_closed_counts_as_one_with_news(store: RedisStore) -> None:
+    made, ear = store.stamp(KEY), store._ear
+    assert ear is not None
+    assert not ear.news()
+    ear._selector.close()
+    assert ear.news()
+    assert store.stamp(KEY) == made
 
 
 def test_what_a_forked_child_forgets_it_has_anew(server: Server, store: RedisStore) -> None:

@@ -6,23 +6,26 @@ import getpass
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from ..config import GrantType, Settings, add_profile, open_store, profile_name, profiles, set_store, settings
+from ..config import GrantType, Settings, add_profile, open_store, profile_name, profiles, set_member, settings
 from ..environment import detect
 from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceError, LoginRequired, TransportError
 from ..home import config_file
+from ..login.browser import DEFAULT_REDIRECT_URI
 from ..login.text import good_for
-from ..model import Account, scope_set
+from ..model import Account, Secret, scope_set
+from ..providers import known, names, recognised
 from ..session import Session, presenter_here
 from ..text import moment, plain, say
 
@@ -123,8 +126,8 @@ def _named(profile: str | None) -> str | None:
     )
 
 
-def _session(profile: str | None) -> Session:
-    return _advised(Session(_named(profile)))
+def _session(profile: str | None, account: str | None = None) -> Session:
+    return _advised(Session(_named(profile), account=account))
 
 
 def _advised(session: Session) -> Session:
@@ -138,7 +141,13 @@ def _complete(_context: click.Context, _parameter: click.Parameter, incomplete: 
     return []
 
 
+def _complete_provider(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _PROFILE = click.argument("profile", required=False, shell_complete=_complete)
+_ACCOUNT = click.option("--account", metavar="NAME", help="Which of several logins at one provider.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -153,7 +162,13 @@ def loginonce() -> None:
 @loginonce.command()
 @_PROFILE
 @click.option("--issuer", metavar="ADDRESS", help="The provider's address.")
+@click.option("--provider", metavar="NAME", help="A provider that is known by name; see: loginonce providers.")
+@click.option("--at", metavar="WHAT=WHERE", multiple=True, help="Where it is, such as --at realm=lab.")
 @click.option("--client-id", metavar="ID", help="Who this program is to the provider.")
+@click.option("--private-key", type=_FILE, help="The client's private key, as PEM or JWK (private_key_jwt).")
+@click.option("--certificate", type=_FILE, help="The client's certificate, for mutual TLS.")
+@click.option("--certificate-key", type=_FILE, help="The key of the certificate, if it is not in the same file.")
+@click.option("--dpop", is_flag=True, help="Bind the tokens to a key that is kept with the login (RFC 9449).")
 @click.option("--scope", metavar="SCOPES", help="What to ask for, separated by spaces.  [default: openid]")
 @click.option("--account", metavar="NAME", help="Keeps several logins at one provider apart.")
 @click.option("--resource", metavar="ADDRESS", help="The API that the token is for (RFC 8707).")
@@ -174,8 +189,9 @@ def loginonce() -> None:
 def login(profile: str | None, *, as_json: bool, qr: bool, **options: Any) -> None:
     """Sign in, if nobody has yet.
 
-    With --issuer and --client-id a new PROFILE is made of it, once the sign-in has worked.  A secret never
-    comes by an option: by standard input, by LOGINONCE_CLIENT_SECRET, or typed where it does not show.
+    With --issuer (or --provider) and --client-id a new PROFILE is made of it, once the sign-in has worked.  A
+    PROFILE that is called as a provider is one there: loginonce login google --client-id ID.  A secret never comes by
+    an option: by standard input, by LOGINONCE_CLIENT_SECRET, or typed where it does not show.
     """
     presenter = _Witness(_JsonPresenter() if as_json else presenter_here(detect(), qr=qr))
     try:
@@ -205,9 +221,14 @@ def _login(
     timeout: float | None,
     client_secret_stdin: bool,
     refresh_token_stdin: bool,
-    **given: str | None,
+    provider: str | None,
+    at: tuple[str, ...],
+    **given: Any,
 ) -> None:
-    asked = {name: value for name, value in given.items() if value}
+    asked: dict[str, Any] = {name: value for name, value in given.items() if value}
+    if provider is None and "issuer" not in asked and profile in names() and profile not in profiles():
+        provider = profile
+    asked |= _placed(provider, at, asked.get("issuer"))
     if client_secret_stdin and refresh_token_stdin:
         raise click.UsageError("only one secret comes by standard input; the other by LOGINONCE_CLIENT_SECRET")
     new = _is_new(profile, asked)
@@ -244,6 +265,22 @@ def _login(
         say("The client secret is not saved: programs that renew this login need it as LOGINONCE_CLIENT_SECRET")
 
 
+def _placed(provider: str | None, at: tuple[str, ...], issuer: str | None) -> dict[str, str]:
+    """What a provider's name, and where it is, say of its issuer; and the name, where the issuer does not tell."""
+    if provider is None:
+        if at:
+            raise click.UsageError("--at says where a provider is: name it too, by --provider")
+        return {}
+    if at and issuer:
+        raise click.UsageError("--at and --issuer both say where the provider is")
+    pairs = [pair.partition("=") for pair in at]
+    if odd := [name for name, equals, _ in pairs if not equals]:
+        raise click.UsageError(f"--at {odd[0]} has no value: write --at {odd[0]}=…")
+    found = issuer or known(provider).at({name: value for name, _, value in pairs})
+    named = {} if recognised(found).name == known(provider).name else {"provider": provider}
+    return {"issuer": found, **named}
+
+
 def _is_new(profile: str | None, asked: dict[str, str]) -> bool:
     """Whether this sign-in makes a profile."""
     if profile is None or "://" in profile or not asked.get("issuer") or profile in profiles():
@@ -262,9 +299,11 @@ def _refuse_other_settings(profile: str | None, asked: dict[str, str]) -> None:
             raise click.UsageError(f"two issuers are given: {name} and {asked['issuer']}")
         return
     there = settings(name)
-    other = [option for option, value in asked.items() if not _same(option, value, getattr(there, option))]
+    asked = {option: value for option, value in asked.items() if option != "account"}  # it has several
+    present = {option: there.dialect.name if option == "provider" else getattr(there, option) for option in asked}
+    other = [option for option, value in asked.items() if not _same(option, value, present[option])]
     if other:
-        told = ", ".join(f"{option} = {getattr(there, option)!r}" for option in other)
+        told = ", ".join(f"{option} = {present[option]!r}" for option in other)
         raise click.UsageError(
             f"the profile {name!r} has {told}: edit it in {config_file()}, or make one of another name"
         )
@@ -391,22 +430,28 @@ def _news(what: str, account: Account, made: Settings) -> str:
 
 @loginonce.command()
 @_PROFILE
-def token(profile: str | None) -> None:
+@_ACCOUNT
+@click.option("--resource", default="", metavar="ADDRESS", help="The API that it is for, of those the login is for.")
+@click.option("--for-scope", "scope", default="", metavar="SCOPES", help="For no more than that.")
+def token(profile: str | None, *, account: str | None, resource: str, scope: str) -> None:
     """Print an access token that is good now, and nothing else.
 
     It is renewed first if need be.  Nobody is ever asked: where a person has to sign in, nothing is printed and
     the exit code is 4.
     """
-    access_token = _session(profile).source.token().access_token
-    sys.stdout.write(f"{access_token}\n")
+    usable = _session(profile, account).token(resource=resource, scope=scope)
+    if usable.dpop_key is not None:
+        say("This token is bound to a key of its login (DPoP): without a proof by that key no API takes it")
+    sys.stdout.write(f"{usable.access_token}\n")
     sys.stdout.flush()
 
 
 @loginonce.command()
 @_PROFILE
-def refresh(profile: str | None) -> None:
+@_ACCOUNT
+def refresh(profile: str | None, *, account: str | None) -> None:
     """Renew the access token now, however long it would be good."""
-    session = _session(profile)
+    session = _session(profile, account)
     renewed = session.source.renew()
     until = f"; good until {moment(renewed.expires_at, time.time())}" if renewed.expires_at is not None else ""
     say(f"Renewed the login for {session.source.key}{until}")
@@ -414,9 +459,10 @@ def refresh(profile: str | None) -> None:
 
 @loginonce.command()
 @_PROFILE
-def logout(profile: str | None) -> None:
+@_ACCOUNT
+def logout(profile: str | None, *, account: str | None) -> None:
     """End the login for every program that shares it, and revoke it at the provider."""
-    session = _session(profile)
+    session = _session(profile, account)
     if session.account is None:
         say(f"Nobody was signed in to {session.source.key}")
         return
@@ -424,6 +470,8 @@ def logout(profile: str | None) -> None:
     say(f"Signed out of {session.source.key}")
     if not revoked:
         say("The provider has not confirmed that it ended the login: a copied token may work until it expires")
+        if page := session.settings.dialect.withdraw:
+            say(f"To take back what was granted, open {page}")
     if end_session_url:
         say(f"The browser may still be signed in; to end that too, open {end_session_url}")
 
@@ -431,22 +479,29 @@ def logout(profile: str | None) -> None:
 @loginonce.command()
 @_PROFILE
 @click.option("--to", "address", metavar="ADDRESS", required=True, help="The other store, such as keyring: or file:/x.")
-def move(profile: str | None, address: str) -> None:
+@click.option("--from", "origin", metavar="ADDRESS", help="The store it is in now (default: that of PROFILE).")
+def move(profile: str | None, address: str, origin: str | None) -> None:
     """Move a login to another store, without a new sign-in.
 
     At no moment can two stores spend it.  If anything comes between, run the same command again.  PROFILE uses the
-    other store from then on; programs that name the old one are told where it went.
+    other store from then on; programs that name the old one are told where it went.  An address without its
+    password gets that which LOGINONCE_STORE has for the same store.
     """
     # Imported here, as below: no other command needs it.
     from ..stores.move import move as moved
 
     session = _session(profile)
-    made, source = session.settings, session.source
+    made, key = session.settings, session.source.key
     target = open_store(address)
-    was_moved = moved(source.key, source.store, target)
-    say(f"{'Moved' if was_moved else 'It had been moved already:'} the login for {source.key} to {target.identity}")
+    source = session.source.store if origin is None else open_store(origin)
+    if origin is None and source.identity == target.identity:
+        # LOGINONCE_STORE says where it is to be, as it has to where that needs a password: it is where it was before.
+        usual = open_store("")
+        source = usual if usual.peek(key).grant is not None else source
+    was_moved = moved(key, source, target)
+    say(f"{'Moved' if was_moved else 'It had been moved already:'} the login for {key} to {target.identity}")
     if made.profile:
-        say(f"The profile {made.profile!r} in {set_store(made.profile, address)} uses it there")
+        say(f"The profile {made.profile!r} in {set_member(made.profile, 'store', address)} uses it there")
     else:
         say("Programs that use it there name that store, or have it in LOGINONCE_STORE")
 
@@ -471,32 +526,33 @@ def seal(profile: str | None, *, new_key: bool) -> None:
 
 @loginonce.command()
 @_PROFILE
-@click.option("--all", "everything", is_flag=True, help="All profiles, and logins without one.")
+@_ACCOUNT
+@click.option("--all", "everything", is_flag=True, help="All profiles, all their accounts, and logins without one.")
 @click.option("--json", "as_json", is_flag=True, help="Always one JSON object; no token in it.")
-def status(profile: str | None, *, everything: bool, as_json: bool) -> int:
+def status(profile: str | None, *, account: str | None, everything: bool, as_json: bool) -> int:
     """Say who is signed in, as far as it is known here; nobody is asked.
 
     Without PROFILE: the one that is meant, or all where several could be.
     """
     try:
-        return _status(profile, everything=everything, as_json=as_json)
+        return _status(profile, account, everything=everything, as_json=as_json)
     except (LoginonceError, click.ClickException, OSError) as error:
         if as_json:
             print(json.dumps({"logins": [], "error": " ".join(_lines(error)).removeprefix("loginonce: ")}))
         raise
 
 
-def _status(profile: str | None, *, everything: bool, as_json: bool) -> int:
+def _status(profile: str | None, account: str | None, *, everything: bool, as_json: bool) -> int:
     # Imported here: `token` needs none of it.
     from ..standing import all_standings, standing_of
 
-    if profile and everything:
-        raise click.UsageError("name a profile or say --all, not both")
+    if (profile or account) and everything:
+        raise click.UsageError("name a profile or an account, or say --all, not both")
     now = time.time()
-    if not everything and profile is None:
+    if not everything and profile is None and account is None:
         named = os.environ.get("LOGINONCE_PROFILE") or os.environ.get("LOGINONCE_ISSUER")
         everything = not named and len(profiles()) != 1
-    standings = list(all_standings(now)) if everything else [standing_of(_named(profile), now)]
+    standings = list(all_standings(now)) if everything else [standing_of(_named(profile), now, account=account)]
     if as_json:
         print(json.dumps({"logins": [standing.json() for standing in standings], "error": None}, indent=2))
     else:
@@ -549,12 +605,124 @@ def _can_show(text: str) -> bool:
 def list_profiles() -> None:
     """Name the profiles, one a line, each with its issuer and client."""
     found = profiles()
-    rows = [(name, str(made.get("issuer", "")), str(made.get("client_id", ""))) for name, made in sorted(found.items())]
+    rows = [
+        (name, str(made.get("issuer") or made.get("provider", "")), str(made.get("client_id", "")))
+        for name, made in sorted(found.items())
+    ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for row in rows:
         print("  ".join(plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if not rows:
         say("There is no profile yet.  Make one with: loginonce login NAME --issuer ADDRESS --client-id ID")
+
+
+@loginonce.command("providers")
+@click.argument("name", required=False, shell_complete=_complete_provider)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, or a list of them.")
+def list_providers(name: str | None, *, as_json: bool) -> None:
+    """Name the providers that are known, or say what is known of one, from where, and how its profile looks."""
+    # Imported here: no other command needs it.
+    from .facts import facts
+
+    found = [known(each) for each in ([name] if name else names())]
+    if as_json:
+        told = [asdict(dialect) for dialect in found]
+        print(json.dumps(told[0] if name else told, indent=2))
+    elif name:
+        print("\n".join(facts(found[0], width=shutil.get_terminal_size().columns if sys.stdout.isatty() else 100)))
+    else:
+        for dialect in found:
+            print(f"{dialect.name:<10}  {dialect.title}")
+
+
+# ── accounts, and whether they are alive ─────────────────────────────────────────────────────────────────
+
+
+@loginonce.command()
+@_PROFILE
+@click.argument("account", required=False)
+def switch(profile: str | None, account: str | None) -> None:
+    """Choose which ACCOUNT of a PROFILE programs use that name none; without ACCOUNT, name those there are.
+
+    Programs that run already stay with the one that they began with.
+    """
+    from ..standing import all_standings
+
+    name = _named(profile)
+    if name is None or name not in profiles():
+        raise click.UsageError("accounts are switched in a profile: name one of " + ", ".join(sorted(profiles())))
+    chosen = settings(name).account
+    there = {standing.account: standing for standing in all_standings(time.time()) if standing.profile == name}
+    if account is None:
+        for each, standing in sorted(there.items()):
+            who = plain(standing.name or standing.subject or standing.state.replace("_", " "))
+            print(f"{'*' if each == chosen else ' '} {plain(each) or '(unnamed)'}  {who}")
+        return
+    if account not in there:
+        raise click.UsageError(
+            f"nobody has signed in as {account!r}: do it with loginonce login {name} --account {shlex.quote(account)}"
+        )
+    say(f"The profile {name!r} in {set_member(name, 'account', account)} means {account or 'the unnamed account'} now")
+
+
+@loginonce.command()
+@_PROFILE
+@_ACCOUNT
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def check(profile: str | None, *, account: str | None, as_json: bool) -> int:
+    """Ask the provider whether a login is still alive; it is not changed by the answer.
+
+    Exits with 0 (it is), 4 (a person has to sign in) or 5 (the provider does not say).
+    """
+    session = _session(profile, account)
+    said = session.check()
+    if as_json:
+        print(json.dumps(said._asdict()))
+    else:
+        word = {True: "alive", False: "ended", None: "not known"}[said.active]
+        how = f", by {said.by}" if said.by else ""
+        say(f"The login for {session.source.key}: {word}{how}{f' ({plain(said.detail)})' if said.detail else ''}")
+    return {True: OK, False: LOGIN_REQUIRED, None: UNREACHABLE}[said.active]
+
+
+@loginonce.command()
+@click.argument("profile")
+@click.option("--issuer", metavar="ADDRESS", required=True, help="The provider's address.")
+@click.option("--scope", default="openid", show_default=True, metavar="SCOPES", help="What logins will ask for.")
+@click.option("--redirect-uri", metavar="ADDRESS", help="Where the browser comes back.  [default: this machine]")
+@click.option("--client-name", default="loginonce", metavar="NAME", help="What people are shown who sign in.")
+@click.option("--confidential", is_flag=True, help="With a secret, which is kept in a file that only you can read.")
+@click.option("--initial-access-token-stdin", is_flag=True, help="Read the token that lets us in from standard input.")
+def register(profile: str, *, initial_access_token_stdin: bool, **given: Any) -> None:
+    """Have a provider take this machine as its client, and make a PROFILE of it (RFC 7591).
+
+    For providers that offer it: no one has to make a client there first.
+    """
+    from ..register import register as registered
+    from ..register import save_registration
+
+    if profile_name(profile) in profiles():
+        raise click.UsageError(f"there is a profile {profile!r} already: choose another name")
+    token = Secret(_secret("Initial access token")) if initial_access_token_stdin else None
+    redirect_uri = given["redirect_uri"] or DEFAULT_REDIRECT_URI
+    asking = Session(given["issuer"], client_id="-", scope=given["scope"])
+    made = registered(
+        asking.source.provider,
+        client_name=given["client_name"],
+        redirect_uris=(redirect_uri,),
+        scope=given["scope"],
+        confidential=given["confidential"],
+        initial_access_token=token,
+    )
+    save_registration(asking.settings.issuer, made)
+    saved = replace(
+        asking.settings,
+        client_id=made.client.client_id,
+        token_endpoint_auth_method=made.client.token_endpoint_auth_method,
+        redirect_uri=given["redirect_uri"] or "",
+        profile=profile,
+    )
+    say(f"The profile {profile!r} is saved in {add_profile(saved)}: sign in with loginonce login {profile}")
 
 
 # ── seeing it work ───────────────────────────────────────────────────────────────────────────────────────

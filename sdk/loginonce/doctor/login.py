@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from ..config import Settings, from_environment, profiles
+from ..config import FROM_ENVIRONMENT, Settings, from_environment, profiles
 from ..environment import Environment, detect
 from ..errors import ConfigurationError, LoginFailed
 from ..home import config_file, has_ended, process_identity
@@ -20,7 +20,7 @@ from .finding import Finding, found, trouble
 
 __all__ = ["check_login", "check_record", "check_renewal", "check_settings", "check_sign_in", "standing"]
 
-_OF_THE_LOGIN = ("ISSUER", "CLIENT_ID", "CLIENT_SECRET", "SCOPE", "ACCOUNT", "STORE")
+_OF_THE_LOGIN = tuple(name.upper() for name in FROM_ENVIRONMENT)
 _OTHERS = ("HOME", "PROFILE", "FLOW", "ENVIRONMENT", "DEBUG", "SEAL_KEY")
 
 
@@ -29,7 +29,7 @@ def check_settings(made: Settings) -> Finding:
     profile = profiles().get(made.profile, {})
     used = [name for name in _OTHERS if os.environ.get(f"LOGINONCE_{name}")]
     idle: list[str] = []
-    counted = from_environment(profile or {"issuer": made.issuer})
+    counted = from_environment({**profile, "issuer": made.issuer})
     for name in _OF_THE_LOGIN:
         if os.environ.get(f"LOGINONCE_{name}", "").strip():
             counts = counted.get(name.lower()) and not profile.get(name.lower())
@@ -140,7 +140,8 @@ def check_renewal(made: Settings, grant: Grant | None) -> Finding:
     if made.grant == "client_credentials":
         return found("renewal", "a service asks anew each time: an answer that is lost costs nothing")
     if grant is not None and grant.state in ("ACTIVE", "SPENDING") and not grant.spendable:
-        scope = "" if "offline_access" in grant.scope.split() else "; the scope offline_access may bring one"
+        asked = made.dialect.offline != "scope" or "offline_access" in grant.scope.split()
+        scope = "" if asked else "; the scope offline_access may bring one"
         return found("renewal", f"the provider gave no refresh token: a person signs in each time{scope}")
     said = f"reuse_interval {policy.reuse_interval:g} s, lost = {policy.lost}"
     return found("renewal", f"an answer lost {_costs(policy)} ({said})")
@@ -156,10 +157,12 @@ def _costs(policy: Policy) -> str:
 def check_sign_in(made: Settings, server: AuthorizationServer | None, *, needed: bool) -> Finding:
     """Which way a sign-in would go from here, and why.  `needed`: one is needed now."""
     if made.grant == "client_credentials":
-        if made.client_secret is None and made.token_endpoint_auth_method != "none":
+        means = {"secret": made.client_secret, "private key": made.private_key, "certificate": made.certificate}
+        if not any(means.values()) and made.token_endpoint_auth_method != "none":
             text = "a service, whose secret is not here"
             return found("sign-in", text, level="wrong", advice="Set LOGINONCE_CLIENT_SECRET where it runs")
-        return found("sign-in", "a service: it signs in by itself, with its secret")
+        by = next((name for name, value in means.items() if value), "secret")
+        return found("sign-in", f"a service: it signs in by itself, with its {by}")
     if made.grant == "password":
         return found("sign-in", "by user name and password")
     here = detect()

@@ -28,12 +28,14 @@ from ..stores.base import TokenStore
 from ..stores.file import FileStore, _refuse_shared, read_private
 from ..stores.locks import ground
 from ..stores.memory import MemoryStore
+from ..stores.remote import completed
 from .contest import NOBODY, contest
 from .finding import Finding, found, trouble, wrong
 
 __all__ = ["check_place"]
 
 ELSEWHERE = "Set LOGINONCE_HOME to a folder on a local disk"
+REACH = "See whether its server is there, and lets you in; programs use the tokens that they have meanwhile"
 
 LITTLE_SPACE = 16 << 20
 """Bytes of free space below which somebody should look at it; a login takes a few kilobytes."""
@@ -50,15 +52,20 @@ def check_place(store: TokenStore, address: str, key: GrantKey | None, seconds: 
 
     Takes about a second, and no more than so many.
     """
-    apart = isinstance(store, ApartStore)
+    apart, address = isinstance(store, ApartStore), completed(address)
     while isinstance(store, ApartStore):  # what can be wrong with a place is wrong with the inner one's
         store, address = store.inner, split_seal(address)[0]
     if isinstance(store, MemoryStore):
         text = "in the memory of each process: nothing is shared, and every program signs in for itself"
         return [found("store", text, level="attention", advice="Leave out the store memory: to share one login")]
     if not isinstance(store, FileStore):
-        where = store.location(key) if key else store.identity
-        return [found("store", f"{type(store).__name__}, {where}"), _lock(address, seconds)]
+        kept = _served(store, key)
+        return [
+            replace(kept, text=f"{kept.text}; secrets sealed, or kept apart") if apart else kept,
+            _lock(address, seconds, advice=REACH)
+            if kept.level == "ok"
+            else found("lock", "not tried: nothing can be saved", level="unknown"),
+        ]
     folder = Path(store.identity.removeprefix("file:"))
     access = _access(folder)
     with _scratch(folder) as scratch:
@@ -72,6 +79,19 @@ def check_place(store: TokenStore, address: str, key: GrantKey | None, seconds: 
             disk,
             lock,
         ]
+
+
+def _served(store: TokenStore, key: GrantKey | None) -> Finding:
+    """A store on a server, or in a file of a database: whether it answers, and in which time."""
+    where = store.location(key) if key else store.identity
+    try:
+        began = time.perf_counter()
+        number = sum(grant.state != "LOGGED_OUT" for grant in store.grants())
+        took = time.perf_counter() - began
+    except StoreError as error:
+        return trouble("store", f"{where}: {error}", advice=REACH)
+    logins = "one login" if number == 1 else f"{number or 'no'} logins"
+    return found("store", f"{where}; {logins}, read in {1000 * took:.1f} ms")
 
 
 def _store(store: FileStore, folder: Path) -> Finding:
@@ -207,13 +227,13 @@ def _size(count: float) -> str:
 # ── the lock ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _lock(address: str, seconds: float) -> Finding:
+def _lock(address: str, seconds: float, advice: str = ELSEWHERE) -> Finding:
     """What two processes saw."""
     try:
         seen = contest(address, seconds)
     except LoginonceError as error:
         text = re.sub(r"\S*/\.doctor-[^ :]*", "the lock", str(error))
-        return trouble("lock", text, advice=ELSEWHERE)
+        return trouble("lock", text, advice=advice)
     if not seen.excludes:
         return wrong("lock", "two processes held it at the same time: logins would be lost", ELSEWHERE)
     if seen.handover is None:

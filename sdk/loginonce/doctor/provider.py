@@ -77,7 +77,8 @@ def ask(made: Settings, seconds: float) -> Heard:
     heard = Heard()
     transport = _Overheard(heard, time.monotonic() + seconds)
     try:
-        heard.server = Provider(Discovery(made.issuer, made.server), Client(made.client_id), transport).server
+        discovery = Discovery(made.issuer, made.server, dialect=made.dialect)
+        heard.server = Provider(discovery, Client(made.client_id), transport).server
     except LoginonceError as error:
         heard.error = error
     return heard
@@ -85,7 +86,7 @@ def ask(made: Settings, seconds: float) -> Heard:
 
 def known_server(made: Settings) -> AuthorizationServer | None:
     """What is kept of the provider's metadata here, however old."""
-    kept = Discovery(made.issuer, made.server, state_folder() / "servers", float("inf"))
+    kept = Discovery(made.issuer, made.server, state_folder() / "servers", float("inf"), made.dialect)
     try:
         return Provider(kept, Client(made.client_id), _Silent()).server
     except LoginonceError:
@@ -171,7 +172,8 @@ def check_provider(made: Settings, heard: Heard | None, kept: AuthorizationServe
         server.authorization_endpoint or server.device_authorization_endpoint
     ):
         return wrong("provider", f"it offers a person no way to sign in: {there}", "Check the issuer address")
-    return found("provider", f"its issuer matches; offers {there}{lacks}")
+    whose = "" if made.dialect.name == "any" else f"{made.dialect.title}: "
+    return found("provider", f"{whose}its issuer matches; offers {there}{lacks}")
 
 
 def check_clock(heard: Heard | None, grant: Grant | None, now: float) -> Finding:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import html
 import logging
+import math
 import queue
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -23,14 +24,15 @@ from urllib.parse import urlsplit
 from ..client import Provider
 from ..errors import ConfigurationError, ErrorResponse, LoginFailed, ProtocolError
 from ..model import Secret, scope_set
+from ..providers import ANY
 from ..wire import judge_redirect, require_state
-from .flow import Prompt, SignedIn, Waiter
+from .flow import Prompt, SignedIn, Waiter, first
 
 __all__ = ["DEFAULT_REDIRECT_URI", "BrowserFlow"]
 
 log = logging.getLogger("loginonce")
 
-DEFAULT_REDIRECT_URI = "http://127.0.0.1/callback"
+DEFAULT_REDIRECT_URI = ANY.redirect_uri
 """Without a port: any free one (RFC 8252 §7.3).  The address, not `localhost`, which may lead elsewhere."""
 
 
@@ -44,9 +46,13 @@ class _Request:
     nonce: str
     code_verifier: Secret
     url: str
+    resource: str
+    expires_in: float  # seconds within which the browser has to bring it there
 
     @classmethod
-    def make(cls, provider: Provider, *, redirect_uri: str, scope: str, resource: str) -> _Request:
+    def make(
+        cls, provider: Provider, *, redirect_uri: str, scope: str, resource: str, asks: Mapping[str, str]
+    ) -> _Request:
         # Imported here: importing loginonce must not cost what importing authlib does.
         from authlib.common.security import generate_token
         from authlib.oauth2.rfc7636 import create_s256_code_challenge
@@ -59,18 +65,21 @@ class _Request:
             )
         state, nonce, verifier = generate_token(32), generate_token(32), Secret(generate_token(64))
         scopes = scope_set(scope)
-        url = provider.authorization_url(
-            redirect_uri=redirect_uri,
-            scope=scope,
-            state=state,
-            nonce=nonce if "openid" in scopes else None,
-            code_challenge=create_s256_code_challenge(verifier),
-            code_challenge_method="S256",
-            # OIDC Core §11: offline access is given only where consent is asked for.
-            prompt="consent" if "offline_access" in scopes else None,
-            resource=resource,
-        )
-        return cls(provider, redirect_uri, state, nonce if "openid" in scopes else "", verifier, url)
+        parameters = {
+            **asks,
+            "redirect_uri": redirect_uri,
+            "scope": scope,
+            "state": state,
+            "nonce": nonce if "openid" in scopes else "",
+            "code_challenge": create_s256_code_challenge(verifier),
+            "code_challenge_method": "S256",
+            "resource": resource,
+        }
+        pushed = provider.push(**parameters)
+        url = provider.authorization_url(**({"request_uri": pushed.request_uri} if pushed else parameters))
+        expires_in = pushed.expires_in if pushed else math.inf
+        nonce = nonce if "openid" in scopes else ""
+        return cls(provider, redirect_uri, state, nonce, verifier, url, resource, expires_in)
 
     def prompt(self, kind: str, patience: float) -> Prompt:
         return Prompt(
@@ -78,7 +87,7 @@ class _Request:
             self.provider.server.issuer,
             self.provider.client.client_id,
             url=self.url,
-            expires_at=time.time() + patience,
+            expires_at=time.time() + min(patience, self.expires_in),
         )
 
     def redeem(self, address: Secret) -> SignedIn:
@@ -96,7 +105,10 @@ class _Request:
             ) from None
         asked_at = time.time()
         answer = self.provider.authorization_code(
-            code, redirect_uri=self.redirect_uri, code_verifier=self.code_verifier
+            code,
+            redirect_uri=self.redirect_uri,
+            code_verifier=self.code_verifier,
+            resource=first(self.resource),
         )
         return SignedIn(answer, asked_at, self.provider.identify(answer, nonce=self.nonce or None))
 
@@ -107,8 +119,8 @@ class BrowserFlow:
 
     `redirect_uri` is what the client is registered with: with a port it is used exactly, without one a free
     port is taken.  `receive`: whether this machine waits there; without a receiver, and beside it, the address
-    of the last page can be brought by `deliver`; `or_paste`: where nothing can wait, that is enough.  `timeout` in
-    seconds.
+    of the last page can be brought by `deliver`; `or_paste`: where nothing can wait, that is enough.  `resource` may be
+    several, separated by spaces.  `asks` are further parameters of the request.  `timeout` in seconds.
     """
 
     provider: Provider
@@ -118,6 +130,7 @@ class BrowserFlow:
     timeout: float = 600.0
     receive: bool = True
     or_paste: bool = False
+    asks: Mapping[str, str] = field(default_factory=dict)
     _receiver: _Receiver | None = field(default=None, init=False)
     _request: _Request | None = field(default=None, init=False)
     _deadline: float = field(default=0.0, init=False)
@@ -134,7 +147,9 @@ class BrowserFlow:
                     raise
         try:
             address = self._receiver.address if self._receiver else self.redirect_uri
-            self._request = _Request.make(self.provider, redirect_uri=address, scope=self.scope, resource=self.resource)
+            self._request = _Request.make(
+                self.provider, redirect_uri=address, scope=self.scope, resource=self.resource, asks=self.asks
+            )
         except BaseException:
             self.close()
             raise

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
+from ..claims import unverified_claims
 from ..client import Provider
+from ..dpop import require_key
 from ..errors import ConfigurationError
-from ..idtoken import unverified_claims
 from ..model import Account, Members, Secret
 from ..wire import Answer, TokenAnswer, judge_token
 
@@ -25,6 +26,7 @@ __all__ = [
     "Prompt",
     "SignedIn",
     "Waiter",
+    "first",
 ]
 
 Handed: TypeAlias = Mapping[str, Any]
@@ -87,14 +89,20 @@ class Waiter(Protocol):
 @dataclass(frozen=True, slots=True)
 class SignedIn:
     """What a sign-in brought: the answer, when it was asked for (POSIX seconds), who it is (claims), and the
-    scope that was asked for.
+    scope and resources that were asked for, separated by spaces.
     """
 
     answer: TokenAnswer
     asked_at: float
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
     scope: str = ""
+    resource: str = ""
     renewal: Literal["refresh_token", "client_credentials"] = "refresh_token"
+
+
+def first(resource: str) -> str:
+    """The API that a sign-in's own access token is for, of those it asks for."""
+    return resource.partition(" ")[0]
 
 
 class LoginFlow(Protocol):
@@ -133,7 +141,7 @@ class ClientCredentialsFlow(_Silent):
         """Ask once."""
         del wait
         asked_at = time.time()
-        answer = self.provider.client_credentials(scope=self.scope, resource=self.resource)
+        answer = self.provider.client_credentials(scope=self.scope, resource=first(self.resource))
         claims = {"sub": self.provider.client.client_id}
         return SignedIn(answer, asked_at, claims, renewal="client_credentials")
 
@@ -146,12 +154,13 @@ class PasswordFlow(_Silent):
     username: str
     password: Secret
     scope: str = ""
+    resource: str = ""
 
     def finish(self, wait: Waiter) -> SignedIn:
         """Ask once."""
         del wait
         asked_at = time.time()
-        answer = self.provider.password(self.username, self.password, scope=self.scope)
+        answer = self.provider.password(self.username, self.password, scope=self.scope, resource=first(self.resource))
         claims = self.provider.identify(answer) or {"preferred_username": self.username}
         return SignedIn(answer, asked_at, claims)
 
@@ -160,7 +169,8 @@ class PasswordFlow(_Silent):
 class HandedFlow(_Silent):
     """Tokens from elsewhere: at least a `refresh_token` or an `access_token`.
 
-    An ID token among them is checked like any other.  Without an access token the first request gets one.
+    An ID token among them is checked like any other.  Without an access token the first request gets one.  If they are
+    bound to a key (RFC 9449), that comes along as `dpop_key`, the text of a private JWK.
     """
 
     provider: Provider
@@ -170,15 +180,24 @@ class HandedFlow(_Silent):
         """Take them over."""
         del wait
         tokens = Members(self.tokens)
+        handed = tokens.pop("dpop_key", None)
+        key = require_key(str(handed)) if handed else None
         only_refresh = not tokens.get("access_token")
         if only_refresh and not isinstance(tokens.get("refresh_token"), str):
             raise ConfigurationError("login(tokens=…) needs a refresh_token or an access_token in it")
         if only_refresh:
-            return SignedIn(TokenAnswer(Secret(""), refresh_token=Secret(tokens["refresh_token"])), time.time())
+            bare = TokenAnswer(Secret(""), refresh_token=Secret(tokens["refresh_token"]))
+            bare = replace(bare, dpop_key=key or self.provider.dpop_key())  # bound by their first use
+            return SignedIn(bare, time.time())
         asked_at = time.time()
         if "expires_in" not in tokens and isinstance(tokens.get("expires_at"), int | float):
             tokens["expires_in"] = max(0.001, tokens["expires_at"] - asked_at)
         answer = judge_token(Answer(200, {}, json.dumps(tokens, default=str).encode()))
+        answer = replace(answer, dpop_key=key)
+        if (answer.token_type == "DPoP") != (key is not None) or (self.provider.dpop and key is None):
+            raise ConfigurationError(
+                "login(tokens=…) with DPoP needs the dpop_key to which the tokens are bound, and token_type DPoP"
+            )
         if answer.id_token is None:
             return SignedIn(answer, asked_at)
         # It may have been at hand for long: judged at its end at the latest.

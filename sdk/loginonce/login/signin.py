@@ -21,7 +21,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeGuard
 
 from ..environment import Environment, detect
 from ..errors import (
@@ -32,13 +32,15 @@ from ..errors import (
     LoginRequired,
     ProtocolError,
     SealError,
+    StepUpRequired,
     StoreError,
 )
+from ..idtoken import LEEWAY
 from ..model import Account, Grant, Members, Secret, scope_set
-from ..refresh import grant_of_login
+from ..refresh import grant_of_login, shortfall
 from ..source import LoginSource
 from ..text import plain
-from .browser import DEFAULT_REDIRECT_URI, BrowserFlow
+from .browser import BrowserFlow
 from .choose import FlowName, choose
 from .device import DeviceFlow
 from .flow import ClientCredentialsFlow, HandedFlow, LoginFlow, PasswordFlow, Presenter, Progress, Prompt, SignedIn
@@ -70,7 +72,7 @@ class Wishes(Protocol):
 
     @property
     def resource(self) -> str:
-        """The API that the token is for (RFC 8707), or ""."""
+        """The APIs that the login is for (RFC 8707), separated by spaces, or ""."""
 
     @property
     def redirect_uri(self) -> str:
@@ -96,7 +98,8 @@ class _Cancelled(Exception):
 class SignIn:
     """A sign-in under way; it has begun when the constructor returns (`start=False`: it begins with the wait for it).
 
-    `flow`, `username`, `password`, `tokens`, `force`, `timeout`: see `Session.login`.  `presenter` shows it.
+    `flow`, `username`, `password`, `tokens`, `force`, `timeout`, `scope`, `prompt`, `challenge`: see `Session.login`.
+    `presenter` shows it.
     `here`: where the person is (default: `environment.detect`).  `types`: an address that has to be brought is typed
     at this program's input; else the presenter has a field for it, and calls `paste`.  `progress` is how it stands,
     None until there is something to tell.
@@ -117,18 +120,26 @@ class SignIn:
         here: Environment | None = None,
         types: bool = True,
         start: bool = True,
+        scope: str = "",
+        prompt: str = "",
+        challenge: StepUpRequired | None = None,
     ) -> None:
         self.progress: Progress | None = None
         self._source = source
         self._made = made
         self._presenter = presenter
         self._flow = flow
+        self._challenge = challenge
         self._username = username
         self._password = Secret(password or "")
         self._tokens = None if tokens is None else Members(tokens)
         self._timeout = timeout
-        self._look_first = not force and tokens is None and username is None
-        self._needs = scope_set(made.scope)
+        self._look_first = not force and tokens is None and username is None and not prompt
+        self._needs = scope_set(made.scope) | scope_set(scope) | scope_set(challenge.scope if challenge else "")
+        self._resources = tuple(dict.fromkeys([*filter(None, [source.resource]), *made.resource.split()]))
+        self._asks = _asks(prompt, challenge)
+        # Whoever names a flow, or asks for more than scope, wants that and not another program's prompt.
+        self._shares = flow is None and not self._asks
         self._here = here or detect()  # in the caller's thread: a kernel tells its cells apart by it
         self._types = types
         self._epoch = 0
@@ -314,15 +325,14 @@ class SignIn:
         self._epoch = grant.epoch if grant else 0
         scope = self._scope()
         if (way := self._silent_way(scope)) is not None:
-            return self._save(replace(way.finish(self._pause), scope=scope))
+            return self._save(replace(way.finish(self._pause), scope=scope, resource=" ".join(self._resources)))
         named = choose(self._flow, self._source.provider.server, self._here, command=self._made.command)
         if (hold := self._source.store.try_lock(self._source.key)) is not None:
             hold.release()  # a store that cannot keep a login says so here, before a person is asked
         began = time.monotonic()
         try:
             while True:
-                # Whoever names a flow wants that one, not another program's.
-                if self._flow is None and (prompt := self._board.elsewhere(named, time.time())) is not None:
+                if self._shares and (prompt := self._board.elsewhere(named, time.time())) is not None:
                     self._follow(prompt, named, began)
                 elif (brought := self._ask(self._way(named))) is not None:
                     return self._save(brought)
@@ -332,16 +342,34 @@ class SignIn:
     def _present(self) -> Account | None:
         """The account, if no sign-in is needed.  A login that has ended needs one, whatever is left of it."""
         try:
-            self._source.token()
+            token = self._source.token()
         except LoginRequired:
             return None
         except CorruptStore as error:
             log.warning("%s", error)
             return None
-        if _active(self._source) is None:
+        active, wanted = _active(self._source), self._challenge
+        if active is None or not self._covered(active):
             return None
+        if wanted is not None and not active.epoch > wanted.epoch > 0:  # else somebody has signed in since
+            if wanted.acr_values or wanted.max_age is not None or not wanted.scope:
+                return None
+            if missing := " ".join(sorted(scope_set(wanted.scope) - scope_set(token.scope))):
+                raise LoginFailed(
+                    f"{self._source.key} was asked for {missing} before, and did not grant it",
+                    hint="Ask its operators for it; .login(force=True) asks once more.",
+                )
         log.info("already signed in: %s", self._source.key)
         return self._account()
+
+    def _covered(self, grant: Grant) -> bool:
+        """Whether a login is for all that this program needs."""
+        short = shortfall(grant, self._needs, dpop=self._source.provider.dpop)
+        return not short and set(self._resources) <= set(grant.resources)
+
+    def _all_resources(self) -> str:
+        before = _active(self._source)
+        return " ".join(dict.fromkeys([*self._resources, *(before.resources if before else ())]))
 
     def _scope(self) -> str:
         """Whoever asks for more keeps what the login has: else two programs would sign each other out in turn."""
@@ -353,19 +381,20 @@ class SignIn:
         if self._tokens is not None:
             return HandedFlow(provider, self._tokens)
         if self._username is not None:
-            return PasswordFlow(provider, self._username, self._password, scope)
+            return PasswordFlow(provider, self._username, self._password, scope, " ".join(self._resources))
         if self._made.grant == "client_credentials":
-            return ClientCredentialsFlow(provider, scope, self._made.resource)
+            return ClientCredentialsFlow(provider, scope, " ".join(self._resources))
         return None
 
     def _way(self, named: FlowName) -> DeviceFlow | BrowserFlow:
-        provider, scope, resource = self._source.provider, self._scope(), self._made.resource
+        provider, scope, resource = self._source.provider, self._scope(), self._all_resources()
+        asks = {**_login_hint(self._source.key.account, _known(self._source)), **self._asks}
         way: DeviceFlow | BrowserFlow
         if named == "device":
-            way = DeviceFlow(provider, scope, resource)
+            way = DeviceFlow(provider, scope, resource, asks=asks)
         else:
-            redirect_uri = self._made.redirect_uri or DEFAULT_REDIRECT_URI
-            way = BrowserFlow(provider, scope, resource, redirect_uri)
+            redirect_uri = self._made.redirect_uri or provider.dialect.redirect_uri
+            way = BrowserFlow(provider, scope, resource, redirect_uri, asks=asks)
             # A presenter with a field for the address can offer both ways back.
             way.receive = named == "browser" or not self._types
             way.or_paste = not self._types
@@ -381,15 +410,15 @@ class SignIn:
             except ConfigurationError:
                 # A registered port has room for one receiver: that of whoever asks already, or is about to.
                 self._pause(2 * SLICE)
-                if self._flow is None and self._board.elsewhere("browser", time.time()) is not None:
+                if self._shares and self._board.elsewhere("browser", time.time()) is not None:
                     return None
                 raise
-            if not self._board.put_up(prompt, way.scope, time.time()) and self._flow is None:
+            if not self._board.put_up(prompt, way.scope, time.time()) and self._shares:
                 return None
             self._asking = way if isinstance(way, BrowserFlow) else None
             self._tell(Progress("pending", prompt))
             self._to_be_typed = self._types and prompt.kind == "paste"  # now that it has been shown
-            return replace(way.finish(self._pause), scope=way.scope)
+            return replace(way.finish(self._pause), scope=way.scope, resource=way.resource)
         finally:
             self._asking, self._to_be_typed = None, False
             way.close()
@@ -414,7 +443,7 @@ class SignIn:
             if self._cancelled.is_set():
                 raise _Cancelled
             active = _active(self._source)
-            if active is not None and active.epoch > self._epoch and self._needs <= scope_set(active.scope):
+            if active is not None and active.epoch > self._epoch and self._covered(active):
                 raise _Elsewhere
             self._board.beat(time.time())
             left = until - time.monotonic()
@@ -428,12 +457,13 @@ class SignIn:
             self._presenter.show(progress)
 
     def _save(self, brought: SignedIn) -> Account:
-        key, resource = self._source.key, self._made.resource
+        key = self._source.key
         asked, given = scope_set(brought.scope), scope_set(brought.answer.scope)
         if given and (narrower := asked - given - {"offline_access", "openid"}):
             log.warning("%s granted less than was asked for: without %s", key, " ".join(sorted(narrower)))
-        self._source.change(
-            lambda previous: grant_of_login(
+
+        def make(previous: Grant | None) -> Grant:
+            made = grant_of_login(
                 key,
                 brought.answer,
                 previous,
@@ -441,17 +471,89 @@ class SignIn:
                 scope=asked,
                 subject=str(brought.claims.get("sub") or ""),
                 claims=dict(brought.claims),
-                resource=resource,
+                resources=tuple(brought.resource.split()),
                 renewal=brought.renewal,
             )
-        )
+            if key.account and _another_person(previous, made):
+                raise _wrong_account(previous, made)
+            return made
+
+        try:
+            previous, made = self._source.change(make)
+        except LoginFailed:
+            if brought.answer.refresh_token is not None:
+                self._source.provider.revoke(brought.answer.refresh_token, "refresh_token")
+            raise
+        for odd in (_doubt_about_account(previous, made), _doubt_about_strength(self._challenge, brought)):
+            if odd:
+                log.warning("%s: %s", key, odd)
         return self._account()
 
     def _account(self) -> Account:
         grant = self._source.grant()
         if grant is None:
             raise StoreError(f"the login for {self._source.key} was removed from its store as soon as it was made")
-        return Account.of(grant, self._made.resource)
+        return Account.of(grant, self._source.resource)
+
+
+# ── what is asked for beyond the usual, and whether that is what came ────────────────────────────────────
+
+
+def _asks(prompt: str, challenge: StepUpRequired | None) -> dict[str, str]:
+    """The parameters of an authorization request for these (OIDC Core §3.1.2.1, RFC 9470 §4)."""
+    if "none" in prompt.split():
+        raise ConfigurationError("prompt='none' shows nobody anything, and this asks a person: leave it out")
+    asks = {"prompt": prompt}
+    if challenge is not None:
+        asks["acr_values"] = challenge.acr_values
+        asks["max_age"] = "" if challenge.max_age is None else f"{challenge.max_age:.0f}"
+    return {name: value for name, value in asks.items() if value}
+
+
+def _login_hint(account: str, before: Grant | None) -> dict[str, str]:
+    """Whom a named login is of, for the provider's form, where that is known: the name may be a mere label."""
+    if not account:
+        return {}
+    known = {} if before is None else before.claims
+    hint = account if "@" in account else str(known.get("email") or known.get("preferred_username") or "")
+    return {"login_hint": hint} if hint else {}
+
+
+def _another_person(previous: Grant | None, made: Grant) -> TypeGuard[Grant]:
+    if previous is None or previous.state == "LOGGED_OUT" or not (previous.subject and made.subject):
+        return False
+    return previous.subject != made.subject
+
+
+def _wrong_account(previous: Grant, made: Grant) -> LoginFailed:
+    name, was, came = made.key.account, Account.of(previous), Account.of(made)
+    return LoginFailed(
+        f"this sign-in was as {came}, and the login named {name!r} is that of {was}: it stays as it was",
+        hint=f"Sign in as {was}, give {came} a name of its own (account=…), or log out of this one first.",
+    )
+
+
+def _doubt_about_account(previous: Grant | None, made: Grant) -> str:
+    if _another_person(previous, made):
+        return f"it was the login of {Account.of(previous)}, and is that of {Account.of(made)} from now on, everywhere"
+    account, claims = made.key.account.casefold(), made.claims
+    names = [str(claims[name]).casefold() for name in ("email", "preferred_username", "upn") if claims.get(name)]
+    if "@" in account and names and account not in names:
+        return f"signed in as {Account.of(made)}, who is called {names[0]} there"
+    return ""
+
+
+def _doubt_about_strength(challenge: StepUpRequired | None, brought: SignedIn) -> str:
+    """What the provider says of the sign-in, where it is not what the API wanted (RFC 9470 §5): it may refuse again."""
+    acr, auth_time = brought.claims.get("acr"), brought.claims.get("auth_time")
+    if challenge is None:
+        return ""
+    if challenge.acr_values and acr is not None and acr not in challenge.acr_values.split():
+        return f"the API wants one of {challenge.acr_values}, and this sign-in is {plain(str(acr))[:80]}"
+    age = brought.asked_at - auth_time if isinstance(auth_time, int | float) else 0.0
+    if challenge.max_age is not None and age > challenge.max_age + LEEWAY:
+        return f"the API wants a sign-in at most {challenge.max_age:.0f} s old, and got one of {age:.0f} s ago"
+    return ""
 
 
 _under_way: weakref.WeakSet[SignIn] = weakref.WeakSet()

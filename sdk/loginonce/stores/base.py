@@ -60,7 +60,8 @@ class Hold(Protocol):
 class TokenStore(ABC):
     """Where logins are kept.  Every method may raise `StoreError`; none ever shows a secret.
 
-    `identity` names the place: two objects with the same identity are the same store.
+    `identity` names the place: two objects with the same identity are the same store.  It is the address that opens
+    the store, but for a password, and for how its secrets are sealed.
     """
 
     identity: str

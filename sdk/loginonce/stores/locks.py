@@ -139,8 +139,9 @@ def refuse_unless_trusted(folder: Path, on: Ground) -> None:
     if on.verdict == "refused":
         raise StoreError(
             f"{folder} is on a file system ({on.kind}) where two machines could renew one login at the same time, "
-            f"and lose it: {on.why}.  Set LOGINONCE_HOME to a folder on a local disk, or choose the lock that is "
-            f"made of files, on every machine: store={f'file:{folder}?lock=strict'!r}"
+            f"and lose it: {on.why}.  Set LOGINONCE_HOME to a folder on a local disk; or choose, on every machine, the "
+            f"lock that is made of files, store={f'file:{folder}?lock=strict'!r}, or a server, store='redis://…' or "
+            "'postgresql://…'"
         )
     if on.verdict == "doubtful" and str(folder) not in _warned:
         _warned.add(str(folder))

@@ -100,6 +100,9 @@ CONNECTIONS = 8
 ROOM = 8 * 1024
 """Bytes of room for an answer, or twice the present record if that is more."""
 
+PREFIX = "loginonce"
+"""What the names of all keys begin with, where the address does not say."""
+
 DAY = 86400
 """Seconds for which a notice is kept."""
 
@@ -129,6 +132,9 @@ if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1],
 return 1
 """
 
+_MARK = b"="
+"""What every notice begins with there, so that an empty one is told from none."""
+
 _SETTINGS = ("wait", "timeout", "prefix", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
@@ -143,7 +149,7 @@ class RedisStore(TokenStore):
     `LOGINONCE_STORE` has there for the same address.  Raises `ConfigurationError`; the server is not asked yet.
     """
 
-    def __init__(self, url: str, *, prefix: str = "loginonce") -> None:
+    def __init__(self, url: str, *, prefix: str = PREFIX) -> None:
         user, _, password = url.partition("://")[2].rpartition("@")[0].partition(":")
         password, url = Secret(unquote(password)), public(url)
         try:
@@ -166,7 +172,7 @@ class RedisStore(TokenStore):
         database = _number({"the database": parts.path.strip("/") or "0"}, "the database", 0, least=0)
         self._secure = parts.scheme == "rediss" or host in ("localhost", "127.0.0.1", "::1")
         self._shown = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{int(database)}"
-        self.identity = f"{self._shown} {prefix}"
+        self.identity = self._shown + ("" if prefix == PREFIX else f"?prefix={prefix}")
         self._url, self._prefix = url, prefix
         self._logins: dict[GrantKey, str] = {}
         self._connecting: dict[str, Any] = {
@@ -262,7 +268,8 @@ class RedisStore(TokenStore):
         """What was posted."""
         self._refuse_while_quiet()
         with self._spoken():
-            return self._client.get(self._name("notice", key))  # type: ignore[return-value]  # bytes: nothing decodes
+            found: bytes | None = self._client.get(self._name("notice", key))  # type: ignore[assignment]  # as decoded
+        return None if found is None else found.removeprefix(_MARK)
 
     def grants(self) -> Iterator[Grant]:
         """All logins under this prefix.  The server goes through all of its keys for that."""
@@ -358,7 +365,8 @@ class RedisStore(TokenStore):
     def post(self, key: GrantKey, notice: bytes | None, *, instead_of: bytes | None) -> bool:
         """Compare and replace, by a script."""
         with self._spoken():
-            arguments: list[Any] = [instead_of or b"", notice or b"", DAY]
+            arguments: list[Any] = [b"" if text is None else _MARK + text for text in (instead_of, notice)]
+            arguments.append(DAY)
             return bool(_scripts["post"](keys=[self._name("notice", key)], args=arguments, client=self._client))
 
     # ── within ───────────────────────────────────────────────────────────────────────────────────────────

@@ -33,9 +33,23 @@ def public(address: str) -> str:
 
 
 def completed(address: str, named: str | None = None) -> Address:
-    """The address with the password that `named` has for it (None: what `LOGINONCE_STORE` says), if it has none."""
+    """The address with the password that `named` has for it (None: what `LOGINONCE_STORE` says), if it has none.
+
+    That is the address of the same user at the same place; what stands behind the question mark may differ.
+    """
     named = os.environ.get("LOGINONCE_STORE", "").strip() if named is None else named
-    return Address(named if public(address) == address == public(named) else address)
+    if public(address) != address:
+        return Address(address)
+    if public(named) == address:
+        return Address(named)
+    place, mark, query = address.partition("?")
+    if "://" in place and public(named).partition("?")[0] == place:
+        scheme, separator, rest = named.partition("://")
+        if at := rest.rpartition("@")[1]:
+            authority = rest.rpartition("@")[0]
+            host = place.partition("://")[2].rpartition("@")[2]
+            return Address(f"{scheme}{separator}{authority}{at}{host}{mark}{query}")
+    return Address(address)
 
 
 class Address(str):

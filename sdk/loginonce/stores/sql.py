@@ -247,7 +247,7 @@ class SQLStore(TokenStore):
         if self._file is not None:
             self._url = self._url.set(database=str(self._file.path))
         self._shown = public(self._url.render_as_string(hide_password=False))
-        self.identity = f"sql:{self._shown}"
+        self.identity = self._shown
         self._ids: dict[GrantKey, str] = {}
         self._clock: sa.ColumnElement[float] = sa.literal_column(backend.clock, sa.Double)
         self._begin_anew()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, json, jsonify, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
+from loginonce.testing.dpop import ProofError
 from loginonce.testing.state import AccessToken
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class _ChallengeError(Exception):
     Without an error code when no token came (section 3.1).
     """
 
+    scheme = "Bearer"
+
     def __init__(self, status: int, error: str | None = None, **attributes: str) -> None:
         super().__init__(error)
         self.status = status
@@ -39,7 +42,7 @@ class _ChallengeError(Exception):
 
     def response(self) -> Response:
         fields = {"realm": "api"} | ({"error": self._error} if self._error else {}) | self._attributes
-        challenge = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in fields.items())
+        challenge = f"{self.scheme} " + ", ".join(f'{name}="{value}"' for name, value in fields.items())
         body = json.dumps({"error": self._error or "unauthorized"})
         return Response(body, self.status, {"WWW-Authenticate": challenge}, mimetype="application/json")
 
@@ -56,7 +59,8 @@ class _API:
         except _ChallengeError as challenge:
             return challenge.response()
         claims = self._provider.claims.get(family.user, {}) if family.user else {}
-        return jsonify({"sub": family.subject} | claims)
+        names = self._provider.userinfo_names
+        return jsonify({names.get(name, name): value for name, value in ({"sub": family.subject} | claims).items()})
 
     def call(self, path: str = "") -> AnyResponse:
         """Any path below /api/."""
@@ -76,7 +80,7 @@ class _API:
                 return redirect(request.args["to"], int(request.args.get("status", "302")))
             case "scope" if "admin" not in access.scope.split():
                 raise _ChallengeError(403, "insufficient_scope", scope="admin")
-            case "stepup":
+            case "stepup" if access.family.acr != "urn:example:mfa":
                 attributes = {"acr_values": "urn:example:mfa", "max_age": "60"}
                 raise _ChallengeError(401, "insufficient_user_authentication", **attributes)
             case "never":
@@ -91,13 +95,35 @@ class _API:
             raise _ChallengeError(401)
         live = self._provider.state.live_access_token(value, self._provider.now())
         if live is None:
-            raise _ChallengeError(401, "invalid_token", error_description=_NOT_VALID)
+            raise _challenge("invalid_token", _NOT_VALID)
+        if (live.jkt is not None) != _by_proof():
+            raise _challenge("invalid_token", "A bound token comes with a proof, and no other does")
+        if live.jkt is not None:
+            try:
+                jkt = self._provider.proofs.judge(
+                    request, "api" if request.path.startswith("/api/") else "server", value
+                )
+            except ProofError as error:
+                raise _challenge(error.error, error.reason) from error
+            if jkt != live.jkt:
+                raise _challenge("invalid_token", "The token is bound to another key")
         return live
+
+
+def _challenge(error: str, description: str) -> _ChallengeError:
+    """A challenge of the scheme that was tried (RFC 9449 section 7.1)."""
+    made = _ChallengeError(401, error, error_description=description)
+    made.scheme = "DPoP" if _by_proof() else "Bearer"
+    return made
+
+
+def _by_proof() -> bool:
+    return request.headers.get("Authorization", "").lower().startswith("dpop ")
 
 
 def _presented() -> str | None:
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-    return value.strip() if scheme.lower() == "bearer" else None
+    return value.strip() if scheme.lower() in ("bearer", "dpop") else None
 
 
 def _described() -> Json:

@@ -28,6 +28,9 @@ Kind = Literal[
     "jwks",
     "userinfo",
     "end_session",
+    "introspect",
+    "register",
+    "dpop_nonce",
 ]
 
 #: Events kept; the numbers in `Stats` go on counting beyond it.
@@ -50,7 +53,8 @@ class Event:
             was refused), "replay" (the token was a spent one; precedes its "refused"), "overlap" (a token
             request came in while another with the same refresh token was under way), "revoked" (a known
             token was revoked), "api", "api_401" (follows its "api"), "device", "authorize",
-            "discovery", "jwks", "userinfo", "end_session".
+            "discovery", "jwks", "userinfo", "end_session", "introspect", "register", "dpop_nonce" (a proof was refused
+            for its nonce).
         grant_type: Of a token request.
         fingerprint: Of the token that was presented.
         user: Whom it was about, where known.

@@ -7,6 +7,7 @@ and named after what it completes. The `_Bound…` classes are records of `state
 
 import math
 import secrets
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,8 +15,14 @@ from authlib.integrations.flask_oauth2 import AuthorizationServer
 from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749 import ClientMixin, InvalidGrantError, InvalidRequestError
 from authlib.oauth2.rfc6749 import grants as rfc6749
-from authlib.oauth2.rfc6749.errors import AccessDeniedError, InvalidClientError, UnsupportedTokenTypeError
+from authlib.oauth2.rfc6749.errors import (
+    AccessDeniedError,
+    InvalidClientError,
+    InvalidScopeError,
+    UnsupportedTokenTypeError,
+)
 from authlib.oauth2.rfc7009 import RevocationEndpoint
+from authlib.oauth2.rfc7523 import JWTBearerClientAssertion
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oauth2.rfc8628 import (
     DEVICE_CODE_GRANT_TYPE,
@@ -26,8 +33,10 @@ from authlib.oauth2.rfc8628 import (
     SlowDownError,
 )
 from authlib.oauth2.rfc9207 import IssuerParameter
-from flask import Flask, request
+from flask import Flask, g, request
+from joserfc.jwk import Key, OctKey, import_key
 
+from loginonce.testing.standards import EXCHANGE, InvalidTargetError
 from loginonce.testing.state import (
     CODE_LIFETIME,
     DEFAULT_DEVICE_INTERVAL,
@@ -49,7 +58,10 @@ Grant = Any
 
 PUBLIC_CLIENT = "notebook"
 CONFIDENTIAL_CLIENT = ("service", "service-secret")
-AUTH_METHODS = ["client_secret_basic", "client_secret_post", "none"]
+ADVERTISED_METHODS = ["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none"]
+#: Authlib has one name for both kinds of assertions.
+ASSERTION = JWTBearerClientAssertion.CLIENT_AUTH_METHOD
+AUTH_METHODS = [ASSERTION, "client_secret_basic", "client_secret_post", "none"]
 GRANT_TYPES = [
     "authorization_code",
     "refresh_token",
@@ -62,13 +74,30 @@ GRANT_TYPES = [
 # Clients.
 
 
-class _Client(ClientMixin):  # type: ignore[misc]
-    """One of the two registered clients, in the words Authlib asks for."""
+class Client(ClientMixin):  # type: ignore[misc]
+    """A registered client, in the words Authlib asks for."""
 
-    def __init__(self, provider: "FakeProvider", client_id: str, secret: str | None) -> None:
+    def __init__(
+        self,
+        provider: "FakeProvider",
+        client_id: str,
+        secret: str | None,
+        public_key: Json | None = None,
+        *,
+        assertion: bool = False,
+    ) -> None:
         self.client_id = client_id
+        self.public = secret is None and public_key is None
         self._provider = provider
         self._secret = secret
+        self._public_key = public_key
+        self._assertion = assertion
+
+    def assertion_key(self) -> Key:
+        """What its assertions are checked with; of a public client none is good."""
+        if self._public_key:
+            return import_key(self._public_key)
+        return OctKey.import_key(self._secret or secrets.token_urlsafe())
 
     def get_client_id(self) -> str:
         return self.client_id
@@ -85,33 +114,53 @@ class _Client(ClientMixin):  # type: ignore[misc]
         if redirect_uri in allowed:
             return True
         return self._provider.loopback_any_port and any(
-            _same_but_for_port(redirect_uri, registered) for registered in allowed
+            _same_but_for_port(redirect_uri, registered, self._provider.loopback_hosts) for registered in allowed
         )
 
     def check_client_secret(self, client_secret: str) -> bool:
         return self._secret is not None and secrets.compare_digest(self._secret, client_secret)
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:  # noqa: ARG002 - Authlib's signature
-        return (method == "none") == (self._secret is None)
+        if self._assertion:
+            return bool(method == ASSERTION)
+        return method in AUTH_METHODS[1:] and (method == "none") == self.public
 
     def check_response_type(self, response_type: str) -> bool:
         return response_type == "code"
 
     def check_grant_type(self, grant_type: str) -> bool:
-        allowed = {"authorization_code", "refresh_token", DEVICE_CODE_GRANT_TYPE}
-        if self._secret is not None:
+        allowed = {"authorization_code", "refresh_token", DEVICE_CODE_GRANT_TYPE, EXCHANGE}
+        if not self.public:
             allowed |= {"client_credentials", "password"}
         return grant_type in allowed
 
 
-def _same_but_for_port(uri: str, registered: str) -> bool:
-    """RFC 8252 section 7.3: loopback means the address literals, not `localhost`."""
+def _same_but_for_port(uri: str, registered: str, hosts: Collection[str]) -> bool:
+    """RFC 8252 section 7.3: loopback means the address literals, unless a provider counts `localhost` too."""
     given, wanted = urlsplit(uri), urlsplit(registered)
     return (
-        wanted.hostname in {"127.0.0.1", "::1"}
+        wanted.hostname in hosts
         and (given.scheme, given.hostname) == (wanted.scheme, wanted.hostname)
         and (given.path or "/", given.query, given.fragment) == (wanted.path or "/", wanted.query, "")
     )
+
+
+class _Assertions(JWTBearerClientAssertion):  # type: ignore[misc]
+    """Clients that sign for themselves (RFC 7523 section 2.2), judged with nothing allowed to the clock."""
+
+    def __init__(self, provider: "FakeProvider") -> None:
+        super().__init__(leeway=0)
+        self._provider = provider
+
+    def get_audiences(self) -> list[str]:
+        at = self._provider.issuer
+        return [at if self._provider.assertion_audience == "issuer" else f"{at}/token"]
+
+    def validate_jti(self, claims: Json, jti: str) -> bool:
+        return self._provider.state.first_time(f"{claims['sub']} {jti}")
+
+    def resolve_client_public_key(self, client: Client) -> Key:
+        return client.assertion_key()
 
 
 # The grants.
@@ -134,11 +183,16 @@ class _CodeGrant(rfc6749.AuthorizationCodeGrant):  # type: ignore[misc]
                 auth_time=provider.stamp(),
                 code_challenge=data.get("code_challenge"),
                 code_challenge_method=data.get("code_challenge_method"),
+                resources=tuple(request.args.getlist("resource")),
+                acr=request.args.get("acr_values", "").partition(" ")[0] if provider.acr else None,
                 expires_at=provider.now() + CODE_LIFETIME,
+                resource=data.get(provider.resource_parameter),
+                offline=all(data.get(name) == value for name, value in provider.offline_parameters.items()),
+                dpop_jkt=data.get("dpop_jkt"),
             )
         )
 
-    def query_authorization_code(self, code: str, client: _Client) -> "_BoundCode | None":
+    def query_authorization_code(self, code: str, client: Client) -> "_BoundCode | None":
         provider: FakeProvider = self.server.provider
         found = provider.state.find_code(code, client.client_id, provider.now())
         return _BoundCode(found) if found else None
@@ -146,13 +200,19 @@ class _CodeGrant(rfc6749.AuthorizationCodeGrant):  # type: ignore[misc]
     def authenticate_user(self, bound: "_BoundCode") -> str | None:
         # The first thing Authlib asks once everything is in order, so here the code is spent for good.
         provider: FakeProvider = self.server.provider
+        if bound.code.dpop_jkt and bound.code.dpop_jkt != g.jkt:
+            msg = "the code is bound to another key"
+            raise InvalidGrantError(msg)  # RFC 9449 section 10
         return bound.code.user if provider.state.spend_code(bound.code) else None
 
     def save_token(self, token: Json) -> None:
         # What was made with the code ends when the code comes a second time.
         provider: FakeProvider = self.server.provider
         made = provider.state.find(token["access_token"])
-        self.request.authorization_code.code.family = made.family if made else None
+        code: AuthorizationCode = self.request.authorization_code.code
+        code.family = made.family if made else None
+        if code.family is not None:
+            code.family.resources, code.family.acr = code.resources, code.acr
 
     def delete_authorization_code(self, bound: "_BoundCode") -> None:
         """Spent in `authenticate_user`."""
@@ -261,10 +321,13 @@ class _RefreshGrant(rfc6749.RefreshTokenGrant):  # type: ignore[misc]
                 value,
                 client_id=self.request.client.client_id,
                 scope=self.request.payload.scope,
-                resource=request.form.get("resource"),
+                resource=request.form.get(provider.resource_parameter),
                 now=provider.now(),
+                jkt=g.jkt,
             )
         except RefusedError as error:
+            if error.reason == "invalid_target":
+                raise InvalidTargetError from error
             raise self._refused(value, error) from error
         provider.events.add("refresh", grant_type=self.GRANT_TYPE, token=value, user=user)
         if tokens.reused:
@@ -294,7 +357,7 @@ class _BoundRefreshToken:
     def __init__(self, token: RefreshToken) -> None:
         self.token = token
 
-    def check_client(self, client: _Client) -> bool:
+    def check_client(self, client: Client) -> bool:
         return self.token.family.client_id == client.client_id
 
     def get_scope(self) -> str:
@@ -314,6 +377,9 @@ class _RefusedRefreshError(OAuth2Error):  # type: ignore[misc]
                 self.status_code, self.error = 200, "bad_refresh_token"
             case "invalid_request":
                 self.error = "invalid_request"
+            case "supabase":
+                told = {"code": 400, "error_code": "refresh_token_not_found", "msg": "Invalid Refresh Token"}
+                return 400, told, [("Content-Type", "application/json")]
             case "empty_400":
                 return 400, "", []
         answer: tuple[int, Any, list[tuple[str, str]]] = super().__call__(uri)
@@ -337,6 +403,7 @@ class _AddIDToken:
             user=grant.request.user if grant.GRANT_TYPE != "client_credentials" else None,
             nonce=code.nonce if code else None,
             auth_time=code.auth_time if code else None,
+            acr=code.acr if code else None,
         )
 
 
@@ -382,8 +449,8 @@ class _DeviceEndpoint(DeviceAuthorizationEndpoint):  # type: ignore[misc]
 class _RevocationEndpoint(RevocationEndpoint):  # type: ignore[misc]
     CLIENT_AUTH_METHODS = AUTH_METHODS
 
-    def authenticate_endpoint_client(self, oauth_request: OAuth2Request) -> _Client:
-        client: _Client = super().authenticate_endpoint_client(oauth_request)
+    def authenticate_endpoint_client(self, oauth_request: OAuth2Request) -> Client:
+        client: Client = super().authenticate_endpoint_client(oauth_request)
         if self.server.provider.revocation == "refuse":
             if client.check_endpoint_auth_method("none", "revocation"):
                 raise InvalidClientError
@@ -411,7 +478,7 @@ class _BoundToken:
     def __init__(self, token: AccessToken | RefreshToken) -> None:
         self.token = token
 
-    def check_client(self, client: _Client) -> bool:
+    def check_client(self, client: Client) -> bool:
         return self.token.family.client_id == client.client_id
 
 
@@ -428,11 +495,12 @@ class Server(AuthorizationServer):  # type: ignore[misc]
 
     def __init__(self, app: Flask, provider: "FakeProvider") -> None:
         self.provider = provider
-        clients = {
-            PUBLIC_CLIENT: _Client(provider, PUBLIC_CLIENT, None),
-            CONFIDENTIAL_CLIENT[0]: _Client(provider, *CONFIDENTIAL_CLIENT),
+        provider.clients |= {
+            PUBLIC_CLIENT: Client(provider, PUBLIC_CLIENT, None),
+            CONFIDENTIAL_CLIENT[0]: Client(provider, *CONFIDENTIAL_CLIENT),
         }
-        super().__init__(app, clients.get, lambda _token, _request: None)
+        super().__init__(app, provider.clients.get, lambda _token, _request: None)
+        self.register_client_auth_method(ASSERTION, _Assertions(provider))
         self.register_token_generator("default", self._open_family)
         complete = _AddIDToken()
         self.register_grant(_CodeGrant, [_S256Only(), complete])
@@ -443,22 +511,38 @@ class Server(AuthorizationServer):  # type: ignore[misc]
         self.issuer = _Issuer(provider)
         self.issuer(self)
 
+    def admit(self, secret: str | None) -> str:
+        """Take one more client, and return its id (RFC 7591)."""
+        client_id = f"client-{secrets.token_hex(4)}"
+        self.provider.clients[client_id] = Client(self.provider, client_id, secret)
+        return client_id
+
+    def validate_requested_scope(self, scope: str | None) -> None:
+        """Refuse scopes that this provider does not know."""
+        if set((scope or "").split()) & set(self.provider.refused_scopes):
+            raise InvalidScopeError
+        super().validate_requested_scope(scope)
+
     def _open_family(
         self,
         *,
         grant_type: str,
-        client: _Client,
+        client: Client,
         user: str | None,
         scope: str | None,
         expires_in: int | None,  # noqa: ARG002 - Authlib's signature
         include_refresh_token: bool,
     ) -> Json:
+        asked = self.provider.state.asked_with(request.form.get("code"))
+        refreshable = include_refresh_token and grant_type != "client_credentials" and (asked is None or asked.offline)
         tokens = self.provider.state.open_family(
             client_id=client.client_id,
             user=user,
             scope=client.get_allowed_scope(scope),
-            resource=request.form.get("resource"),
-            refreshable=include_refresh_token and grant_type != "client_credentials",
+            resource=request.form.get(self.provider.resource_parameter) or (asked.resource if asked else None),
+            refreshable=refreshable,
             now=self.provider.now(),
+            jkt=g.jkt,
+            public=client.public,
         )
         return self.provider.token_answer(tokens)

@@ -35,6 +35,9 @@ class _Pages:
         prompt = request.args.get("prompt", "").split()
         silent = "none" in prompt
         session = None if "login" in prompt else self._signed_in()
+        if odd := set(request.args) & set(self._provider.refused_parameters):
+            self._provider.events.add("authorize", detail="invalid_request")
+            return self._page(400, message=f"invalid_request: {', '.join(sorted(odd))}", form=False)
         try:
             grant = self._server.get_consent_grant()
             if silent and not session:
@@ -83,6 +86,13 @@ class _Pages:
 
     def end_session(self) -> AnyResponse:
         """OpenID Connect RP-Initiated Logout 1.0."""
+        manner = self._provider.end_session
+        back = request.values.get("logout_uri", "")
+        missing = (manner == "hint" and "id_token_hint" not in request.values) or (
+            manner == "logout_uri" and back not in self._provider.redirect_uris
+        )
+        if manner == "absent" or missing:
+            return self._page(404 if manner == "absent" else 400, message="Not like this.", form=False)
         claims = self._provider.keys.claims(request.values.get("id_token_hint", ""))
         user = claims["sub"] if claims else self._signed_in()
         self._provider.events.add("end_session", user=user)

@@ -1,18 +1,20 @@
 """The fake provider: one object that is started, logged in to, broken, and asked what it saw."""
 
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Self
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from loginonce.testing import browser
 from loginonce.testing.app import create_app
 from loginonce.testing.behaviour import Behaviour
+from loginonce.testing.dpop import Proofs
 from loginonce.testing.events import Event, EventLog, Stats
 from loginonce.testing.faults import Answer, Delivery, Fault, Faults
-from loginonce.testing.grants import CONFIDENTIAL_CLIENT, PUBLIC_CLIENT
+from loginonce.testing.grants import CONFIDENTIAL_CLIENT, PUBLIC_CLIENT, Client
 from loginonce.testing.idtoken import Keys, at_hash, break_signature
 from loginonce.testing.state import State, Tokens
 from loginonce.testing.wire import Environ, Server, run_app
@@ -72,9 +74,9 @@ class FakeProvider(Behaviour):
         tamper_signature: Break the signature of each ID token.
 
     A context manager; entering starts it. End points of the API, below `api("/")`: /redirect?to=URL&status=,
-    /scope (403 without the scope admin), /stepup (401, RFC 9470), /never (401 even for a live token), /open
-    (needs no token, tells whether an Authorization header came), anything else needs a live access token and
-    describes the request.
+    /scope (403 without the scope admin), /stepup (401 without the acr urn:example:mfa, RFC 9470), /never (401
+    even for a live token), /open (needs no token, tells whether an Authorization header came), anything else needs
+    a live access token and describes the request.
     """
 
     port: int = 0
@@ -91,6 +93,8 @@ class FakeProvider(Behaviour):
         self.events = EventLog()
         self.state = State(self)
         self.keys = Keys(self)
+        self.proofs = Proofs(self)
+        self.clients: dict[str, Client] = {}
         self._advanced = 0.0
         self._server: Server | None = None
         self._app = create_app(self)
@@ -183,16 +187,30 @@ class FakeProvider(Behaviour):
         """Sign with a new key, under a new `kid`; the old one stays in the JWKS."""
         self.keys.rotate()
 
+    def renew_dpop_nonces(self) -> None:
+        """Want other nonces in proofs from now on."""
+        self.proofs.renew_nonces()
+
+    def add_client(self, client_id: str, *, public_key: Json | None = None, secret: str | None = None) -> None:
+        """Register a client that authenticates by assertions: signed with the key of which this is the public half
+        (a JWK; private_key_jwt), or with its secret (client_secret_jwt).
+        """
+        self.clients[client_id] = Client(self, client_id, secret, public_key, assertion=True)
+
     def advance(self, seconds: float) -> None:
         """Let time pass for lifetimes, grace periods and poll intervals, without waiting."""
         self._advanced += seconds
 
     def issue(
-        self, user: str | None = "ada", client_id: str | None = None, scope: str = "openid offline_access"
+        self,
+        user: str | None = "ada",
+        client_id: str | None = None,
+        scope: str = "openid offline_access",
+        jkt: str | None = None,
     ) -> Json:
         """Return a token answer without any flow, as if `user` (None: the client itself) had just logged in.
 
-        `client_id` None stands for the public client.
+        `client_id` None stands for the public client; `jkt` is the thumbprint of the key to bind the tokens to.
         """
         client = client_id or self.public_client_id
         granted = scope if self.issue_scope is None else self.issue_scope
@@ -203,6 +221,7 @@ class FakeProvider(Behaviour):
             resource=None,
             refreshable=user is not None,
             now=self.now(),
+            jkt=jkt,
         )
         answer = self.token_answer(tokens)
         self.complete_answer(answer, client_id=client, user=user)
@@ -227,7 +246,7 @@ class FakeProvider(Behaviour):
         lie = self.lie_expires_in
         answer: Json = {
             "access_token": tokens.access_token,
-            "token_type": "Bearer",
+            "token_type": "DPoP" if tokens.bound else "Bearer",
             "expires_in": tokens.expires_in if lie is None else lie,
             "scope": tokens.scope,
         }
@@ -245,15 +264,16 @@ class FakeProvider(Behaviour):
         user: str | None,
         nonce: str | None = None,
         auth_time: float | None = None,
+        acr: str | None = None,
     ) -> None:
         """Add the ID token when `openid` was granted to a person, and take out what should be missing."""
         if user and "openid" in answer["scope"].split():
-            answer["id_token"] = self._id_token(answer["access_token"], client_id, user, nonce, auth_time)
+            answer["id_token"] = self._id_token(answer["access_token"], client_id, user, nonce, auth_time, acr)
         for member in self.omit:
             answer.pop(member, None)
 
     def _id_token(
-        self, access_token: str, client_id: str, user: str, nonce: str | None, auth_time: float | None
+        self, access_token: str, client_id: str, user: str, nonce: str | None, auth_time: float | None, acr: str | None
     ) -> str:
         now = int(self.stamp())
         claims: Json = {
@@ -270,6 +290,8 @@ class FakeProvider(Behaviour):
             claims["nonce"] = nonce
         if auth_time is not None:
             claims["auth_time"] = int(auth_time)
+        if acr:
+            claims["acr"] = acr
         header: Json = {"alg": self.id_token_alg, "kid": self.keys.kid}
         if self.tamper_id_token:
             claims, header = self.tamper_id_token(claims, header)
@@ -279,7 +301,7 @@ class FakeProvider(Behaviour):
     # The exchange of one request and its answer.
 
     def _exchange(self, environ: Environ, body: bytes) -> tuple[Answer, Delivery, float]:
-        path = environ["PATH_INFO"]
+        path = environ["PATH_INFO"] = self.paths.get(environ["PATH_INFO"], environ["PATH_INFO"])
         place = "api" if path.startswith("/api/") else _PLACES.get(path, "")
         if place != "token":
             return self._process(environ, {place}, latency=0.0)
@@ -294,8 +316,18 @@ class FakeProvider(Behaviour):
         fault = self.faults.take(places) or _NO_FAULT
         self._pause(latency / 2 + fault.wait_before)
         answer = run_app(self._app, environ) if fault.process else Answer(HTTPStatus.NO_CONTENT)
+        if "token" in places:
+            answer = self._in_its_manner(answer, environ.get("HTTP_ACCEPT", ""))
         self._pause(fault.wait_after + latency / 2)
         return fault.instead or answer, fault.delivery, fault.drip_seconds
+
+    def _in_its_manner(self, answer: Answer, accept: str) -> Answer:
+        if answer.status == HTTPStatus.BAD_REQUEST:
+            answer = replace(answer, status=self.error_status)
+        if self.form_encoded and "application/json" not in accept:
+            form = urlencode(json.loads(answer.body or b"{}")).encode()
+            answer = replace(answer, headers=(("Content-Type", "application/x-www-form-urlencoded"),), body=form)
+        return answer
 
     def _pause(self, seconds: float) -> None:
         server = self._server

@@ -50,14 +50,20 @@ class Family:
 
     Attributes:
         scope: What was granted.
+        jkt: The thumbprint of the key that its refresh tokens are bound to, or None (RFC 9449 section 5).
         ended: Why all its tokens are dead, or None.
+        resources: The APIs that it was asked for (RFC 8707); None: nobody has said.
+        acr: How strongly the person signed in.
     """
 
     client_id: str
     user: str | None
     scope: str
+    jkt: str | None = None
     ended: str | None = None
     access_tokens: list["AccessToken"] = field(default_factory=list, repr=False)
+    resources: tuple[str, ...] | None = None
+    acr: str | None = None
 
     @property
     def subject(self) -> str:
@@ -95,6 +101,7 @@ class AccessToken:
     scope: str
     resource: str | None
     expires_at: float
+    jkt: str | None = None
     revoked: bool = False
 
 
@@ -112,8 +119,13 @@ class AuthorizationCode:
     code_challenge: str | None
     code_challenge_method: str | None
     expires_at: float
+    resource: str | None = None
+    offline: bool = True
+    dpop_jkt: str | None = None
     spent: bool = False
     family: Family | None = None
+    resources: tuple[str, ...] = ()
+    acr: str | None = None
 
 
 @dataclass(eq=False)
@@ -136,7 +148,10 @@ class DeviceCode:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a grant yields: `expires_in` in seconds; `refresh_token` is None when there is none to give."""
+    """What a grant yields: `expires_in` in seconds; `refresh_token` is None when there is none to give.
+
+    `bound`: the access token is good only with proofs by a key.
+    """
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
@@ -144,6 +159,7 @@ class Tokens:
     expires_in: float
     family: Family
     reused: bool = False
+    bound: bool = False
 
 
 PollOutcome = Literal["approved", "denied", "pending", "slow_down", "expired", "unknown"]
@@ -161,6 +177,14 @@ class State:
         self._codes: dict[str, AuthorizationCode] = {}
         self._device_codes: dict[str, DeviceCode] = {}
         self._browser_sessions: dict[str, str] = {}
+        self._assertions: set[str] = set()
+
+    def first_time(self, assertion: str) -> bool:
+        """Whether this identifier of a client's assertion has not come before."""
+        with self._lock:
+            known = assertion in self._assertions
+            self._assertions.add(assertion)
+            return not known
 
     # Tokens.
 
@@ -173,17 +197,31 @@ class State:
         resource: str | None,
         refreshable: bool,
         now: float,
+        jkt: str | None = None,
+        public: bool = True,
     ) -> Tokens:
-        """Start a family and return its first tokens, with a refresh token if it is `refreshable`."""
+        """Start a family and return its first tokens, with a refresh token if it is `refreshable`.
+
+        `jkt`: the thumbprint of the key that the access token is bound to, and for a `public` client all that follows.
+        """
         if self._behaviour.require_offline_access and "offline_access" not in scope.split():
             refreshable = False
         with self._lock:
-            family = Family(client_id, user, scope)
+            family = Family(client_id, user, scope, jkt if public else None)
             self._families.append(family)
             refresh_token = self._new_refresh_token(family, now).value if refreshable else None
-            return self._tokens(family, refresh_token, scope, resource, now)
+            return self._tokens(family, refresh_token, scope, resource, now, jkt=jkt)
 
-    def redeem(self, value: str, *, client_id: str, scope: str | None, resource: str | None, now: float) -> Tokens:
+    def redeem(
+        self,
+        value: str,
+        *,
+        client_id: str,
+        scope: str | None,
+        resource: str | None,
+        now: float,
+        jkt: str | None = None,
+    ) -> Tokens:
         """Exchange a refresh token for new tokens, and rotate it, in one step (RFC 6749 section 6).
 
         `scope` narrows the access token and not the family. Raises RefusedError.
@@ -194,6 +232,8 @@ class State:
             if token is None or token.family.client_id != client_id:
                 raise RefusedError("unknown")
             family = token.family
+            if family.jkt is not None and jkt != family.jkt:
+                raise RefusedError("bound to another key", user=family.user)
             spent = token.spent_at is not None
             if family.ended:
                 raise RefusedError(family.ended, replay=spent, user=family.user)
@@ -214,7 +254,11 @@ class State:
                 else:
                     token.spent_at = now
                 successor = self._successor(token, now).value
-            return self._tokens(family, successor, scope or family.scope, resource, now, reused=spent)
+            elif behaviour.same_refresh_token:
+                successor = token.value
+            if behaviour.strict_resources and resource and resource not in (family.resources or ()):
+                raise RefusedError("invalid_target", user=family.user)
+            return self._tokens(family, successor, scope or family.scope, resource, now, reused=spent, jkt=jkt)
 
     def _grace_covers(self, token: RefreshToken, now: float) -> bool:
         grace = self._behaviour.grace
@@ -254,13 +298,14 @@ class State:
         now: float,
         *,
         reused: bool = False,
+        jkt: str | None = None,
     ) -> Tokens:
         life = self._behaviour.expires_in
         value = f"at_{secrets.token_urlsafe(32)}"
-        token = AccessToken(value, family, scope, resource, now + life)
+        token = AccessToken(value, family, scope, resource, now + life, jkt)
         self._access_tokens[value] = token
         family.access_tokens.append(token)
-        return Tokens(value, refresh_token, scope, life, family, reused)
+        return Tokens(value, refresh_token, scope, life, family, reused, jkt is not None)
 
     def live_access_token(self, value: str, now: float) -> AccessToken | None:
         """Return the access token if the API should accept it."""
@@ -269,6 +314,19 @@ class State:
             if token is None or token.revoked or token.family.ended or now >= token.expires_at:
                 return None
             return token
+
+    def derive(self, subject: AccessToken, scope: str, resource: str | None, now: float) -> Tokens:
+        """Make one more access token of the same login (RFC 8693)."""
+        with self._lock:
+            return self._tokens(subject.family, None, scope, resource, now)
+
+    def alive(self, token: AccessToken | RefreshToken, now: float) -> bool:
+        """Whether the API, or a refresh, would accept it."""
+        if isinstance(token, AccessToken):
+            return self.live_access_token(token.value, now) is not None
+        with self._lock:
+            over = token.expires_at is not None and now >= token.expires_at
+            return not (over or token.family.ended or token.spent_at is not None)
 
     def find(self, value: str) -> AccessToken | RefreshToken | None:
         """Return the token with this value, dead or alive."""
@@ -327,6 +385,11 @@ class State:
                     code.family.end("code used twice")
                 return None
             return code if now < code.expires_at else None
+
+    def asked_with(self, value: str | None) -> AuthorizationCode | None:
+        """Return a code, whatever became of it, for what its authorization request asked for."""
+        with self._lock:
+            return self._codes.get(value) if value else None
 
     def spend_code(self, code: AuthorizationCode) -> bool:
         """Spend a code; False if another request was faster."""

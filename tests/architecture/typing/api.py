@@ -32,6 +32,14 @@ def notice(change: Change) -> None:
         assert_type(change.hint, str)
 
 
+def by_name() -> None:
+    Session("google", client_id="notebook")
+    Session("entra", tenant="11111111-2222-3333-4444-555555555555", client_id="notebook")
+    Session(
+        provider="keycloak", host="id.example.org", realm="lab", client_id="notebook", dialect={"rotation": "always"}
+    )
+
+
 def program() -> None:
     lab = Session(
         "https://id.example.org",

@@ -6,13 +6,16 @@
 // SIGTERM, so whoever starts it must hold its stdin open and can never leave an orphan behind.
 //
 // Protocol and forms are oidc-provider's own; nothing here imitates them. Ours are only
-//   /api/...      opaque bearer tokens are looked up, as a resource server next to the provider would
+//   /api/...      opaque tokens are looked up, as a resource server next to the provider would; a token that is
+//                 bound to a key needs a DPoP proof, with a nonce of the API's own if `dpop_nonces` is set
 //   /_test/...    counts, settings, and what an administrator does behind the clients' backs
 // and two ways to hurt a client: token answers can be late, or lost after the provider has acted.
 
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { generateKeyPairSync, hash, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 
+import { EmbeddedJWK, calculateJwkThumbprint, jwtVerify } from 'jose';
 import { Provider, errors } from 'oidc-provider';
 
 console.info = console.error; // stdout carries the one line and nothing else
@@ -25,12 +28,20 @@ const settings = {
   rotation: true,
   id_token_claims: false, // true: name and email in the ID token too, not only at userinfo
   redirect_uris: ['http://127.0.0.1/callback'], // a native client: any port
+  par_required: false, // RFC 9126
+  registration: false, // RFC 7591, for everybody
+  resources: {}, // RFC 8707: the APIs, each with the format of its access tokens, "opaque" or "jwt"
   token_delay: 0, // seconds before the provider sees a token request
   drop_token_answers: 0, // so many refreshes are carried out, and their answers lost
+  dpop_nonces: false, // true: the provider and the API each want a nonce of theirs in a proof
+  clients: [], // more of them, as oidc-provider has them
+  tls: null, // {key, cert, ca} (PEM): the end points are there over TLS too, for clients with certificates
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
 const initialSettings = { ...settings };
-const settledAtStart = ['port', 'id_token_claims', 'redirect_uris'];
+const settledAtStart = [
+  'port', 'id_token_claims', 'redirect_uris', 'par_required', 'registration', 'resources', 'clients', 'tls',
+];
 
 const notebook = {
   client_id: 'notebook',
@@ -42,6 +53,7 @@ const notebook = {
   redirect_uris: settings.redirect_uris,
   post_logout_redirect_uris: ['http://127.0.0.1/signed-out'],
 };
+const bound = { ...notebook, client_id: 'bound', dpop_bound_access_tokens: true }; // gets nothing without a proof
 const service = {
   client_id: 'service',
   client_secret: 'service-secret-for-the-tests-only',
@@ -63,6 +75,8 @@ const zero = () => ({
   revocations: 0, // tokens that a revocation request really ended
   api_ok: 0,
   api_401: 0,
+  api_nonces: 0, // calls that were refused for the nonce in their proof
+  token_nonces: 0, // token requests, likewise; they are not among the refusals
 });
 let counts = zero();
 
@@ -143,11 +157,16 @@ function destroy(models, account) {
 
 // ---------------------------------------------------------------------------------------- provider
 
-function configuration() {
+function configuration(aliases) {
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   return {
     adapter: Records,
-    clients: [notebook, service],
+    clients: [notebook, bound, service, ...settings.clients],
+    clientAuthMethods: [
+      'none', 'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
+      ...(settings.tls ? ['tls_client_auth', 'self_signed_tls_client_auth'] : []),
+    ],
+    discovery: aliases ? { mtls_endpoint_aliases: aliases } : {},
     claims: { openid: ['sub'], profile: ['name'], email: ['email', 'email_verified'] },
     clockTolerance: 0, // a lifetime of 2 seconds ends after 2 seconds
     conformIdTokenClaims: !settings.id_token_claims,
@@ -155,8 +174,29 @@ function configuration() {
     features: {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: true }, // login and consent as plain forms; every password is right
+      dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => settings.dpop_nonces },
       deviceFlow: { enabled: true },
       introspection: { enabled: true },
+      pushedAuthorizationRequests: { enabled: true, requirePushedAuthorizationRequests: settings.par_required },
+      registration: { enabled: settings.registration },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: () => undefined,
+        getResourceServerInfo: (_ctx, resource) => {
+          const accessTokenFormat = settings.resources[resource];
+          if (!accessTokenFormat) throw new errors.InvalidTarget();
+          return { scope: 'runs:read', audience: resource, accessTokenFormat, jwt: { sign: { alg: 'RS256' } } };
+        },
+      },
+      mTLS: settings.tls ? {
+        enabled: true,
+        selfSignedTlsClientAuth: true,
+        tlsClientAuth: true,
+        getCertificate: (ctx) => ctx.socket.getPeerX509Certificate?.(),
+        certificateAuthorized: (ctx) => ctx.socket.authorized === true,
+        certificateSubjectMatches: (ctx, property, expected) => property === 'tls_client_auth_san_dns'
+          && ctx.socket.getPeerX509Certificate().subjectAltName === `DNS:${expected}`,
+      } : { enabled: false },
       revocation: { enabled: true },
       rpInitiatedLogout: { enabled: true },
       userinfo: { enabled: true },
@@ -193,6 +233,10 @@ function count(provider) {
   });
   provider.on('grant.error', (_ctx, { error }) => {
     if (error === 'authorization_pending' || error === 'slow_down') return;
+    if (error === 'use_dpop_nonce') {
+      counts.token_nonces += 1;
+      return;
+    }
     counts.refusals += 1;
     counts.refusals_by_error[error] = (counts.refusals_by_error[error] ?? 0) + 1;
   });
@@ -212,22 +256,49 @@ async function bodyOf(ctx) {
   return Buffer.concat(chunks);
 }
 
+// What RFC 9449 section 4.3 has an API check, by the library that oidc-provider itself uses.
+const proofs = new Set(); // identifiers of those that were accepted
+let apiNonce = randomBytes(9).toString('base64url');
+
+async function proofError(ctx, value, jkt) {
+  let proof;
+  try {
+    proof = await jwtVerify(ctx.get('DPoP'), EmbeddedJWK, { typ: 'dpop+jwt', algorithms: ['ES256'], maxTokenAge: 60 });
+  } catch {
+      return 'invalid_dpop_proof';
+  }
+  const { payload, protectedHeader } = proof;
+  const good = payload.htm === ctx.method
+    && payload.htu === `${ctx.protocol}://${ctx.host}${ctx.path}`
+    && payload.ath === hash('sha256', value, 'base64url')
+    && payload.jti && !proofs.has(payload.jti);
+  if (!good) return 'invalid_dpop_proof';
+  proofs.add(payload.jti);
+  if (settings.dpop_nonces && payload.nonce !== apiNonce) return 'use_dpop_nonce';
+  return jkt === await calculateJwkThumbprint(protectedHeader.jwk) ? undefined : 'invalid_token';
+}
+
 async function protectedApi(ctx, provider) {
   const received = await bodyOf(ctx);
-  const [, bearer] = /^Bearer (\S+)$/i.exec(ctx.get('Authorization')) ?? [];
-  const token = (await provider.AccessToken.find(bearer)) ?? (await provider.ClientCredentials.find(bearer));
-  if (!token?.isValid) {
-    counts.api_401 += 1;
+  const [, scheme, value] = /^(Bearer|DPoP) (\S+)$/i.exec(ctx.get('Authorization')) ?? [];
+  const token = (await provider.AccessToken.find(value)) ?? (await provider.ClientCredentials.find(value));
+  const byProof = scheme?.toLowerCase() === 'dpop';
+  let error = token?.isValid && Boolean(token.jkt) === byProof ? undefined : 'invalid_token';
+  if (!error && byProof) error = await proofError(ctx, value, token.jkt);
+  if (byProof && settings.dpop_nonces) ctx.set('DPoP-Nonce', apiNonce);
+  if (error) {
+    counts[error === 'use_dpop_nonce' ? 'api_nonces' : 'api_401'] += 1;
     ctx.status = 401;
     // RFC 6750 section 3: whoever sent no token at all is told of no error.
-    ctx.set('WWW-Authenticate', bearer ? 'Bearer error="invalid_token"' : 'Bearer realm="api"');
-    ctx.body = { error: bearer ? 'invalid_token' : 'no_token' };
+    ctx.set('WWW-Authenticate', value ? `${byProof ? 'DPoP' : 'Bearer'} error="${error}"` : 'Bearer realm="api"');
+    ctx.body = { error: value ? error : 'no_token' };
     return;
   }
   counts.api_ok += 1;
   ctx.body = {
     subject: token.accountId ?? token.clientId,
     client_id: token.clientId,
+    audience: token.aud ?? '',
     scope: token.scope ?? '',
     method: ctx.method,
     bytes: received.length,
@@ -250,6 +321,10 @@ const administrator = {
     return Object.assign(settings, changes);
   },
   'POST /_test/end_session': ({ account }) => destroy(shelves.keys(), account),
+  'POST /_test/renew_nonces': () => {
+    apiNonce = randomBytes(9).toString('base64url');
+    return {};
+  },
   'POST /_test/revoke_access_tokens': ({ account }) => destroy(['AccessToken', 'ClientCredentials'], account),
 };
 
@@ -297,11 +372,24 @@ let handle; // exists once the port, hence the issuer, is known
 const server = createServer((request, response) => handle(request, response));
 server.listen(settings.port, '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
-  const provider = new Provider(issuer, configuration());
-  count(provider);
-  provider.use(ours(provider));
-  handle = provider.callback();
-  process.stdout.write(`${JSON.stringify({ issuer })}\n`);
+  const ready = (aliases) => {
+    const provider = new Provider(issuer, configuration(aliases));
+    count(provider);
+    provider.use(ours(provider));
+    handle = provider.callback();
+    process.stdout.write(`${JSON.stringify({ issuer })}\n`);
+  };
+  if (!settings.tls) {
+    ready();
+    return;
+  }
+  // Whoever comes without a certificate, or with one of its own making, is judged by the provider.
+  const options = { ...settings.tls, requestCert: true, rejectUnauthorized: false };
+  const mutual = createTlsServer(options, (request, response) => handle(request, response));
+  mutual.listen(0, '127.0.0.1', () => {
+    const at = `https://127.0.0.1:${mutual.address().port}`;
+    ready({ token_endpoint: `${at}/token`, revocation_endpoint: `${at}/token/revocation` });
+  });
 });
 
 process.on('SIGTERM', () => process.exit(0));

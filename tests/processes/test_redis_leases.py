@@ -1,14 +1,13 @@
-"""Many processes, one login on one Redis: whatever happens to them, to the server or to the way there.
+"""Many processes, one login on one Redis: whatever happens to the server or to the way there.
 
-The provider is strict: it rotates at every refresh, has no grace, and a replay would end the login.  The lock is a
-lease, so what a dead process leaves is waited for; these waits are a tenth of what they are in life (`BRISK`).
+The provider is strict: it rotates at every refresh, has no grace, and a replay would end the login.  What holds on
+every store is in `test_every_store` and `test_points`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -21,15 +20,12 @@ from typing import Any
 import pytest
 from crowd import Crowd, Launcher, Member
 from points import Meeting
-from test_points import FakeStage
-from trials import trial
-from ways import FORGIVING, REFUSED, RENEWED, STRICT, Column, Way
 
 import loginonce
 from loginonce.testing import FakeProvider, Fault, Stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
-from redis_server import Server, Wire, needs  # noqa: E402
+from redis_server import REDIS, VALKEY, Server, Wire, needs  # noqa: E402
 
 pytestmark = pytest.mark.real
 
@@ -39,13 +35,13 @@ Until = Callable[[Callable[[], object]], None]
 
 ONE = Stats(token_requests=1, refreshes=1)
 SENT = "send.Send:sent"
-BRISK = {"refresh.LATE": 0.5, "refresh.CLOCK_DIFFERENCE": 0.5, "stores.redis.LEASE": 1.0}
 SHORT = {"send_timeout": 1.0, "wait_timeout": 15.0, "refusal_wait": 0.05}
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("redis"))
+@pytest.fixture(scope="module", params=[REDIS, VALKEY])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """On each program in turn."""
+    server = Server(tmp_path_factory.mktemp(request.param), kind=request.param)
     yield server
     server.stop()
 
@@ -82,134 +78,7 @@ def statuses(answers: list[dict[str, Any]]) -> list[Any]:
     return [answer.get("status", answer) for answer in answers]
 
 
-# ── at expiry ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("size", [2, 8, 32])
-@pytest.mark.hazard(5, 6, 38)
-def test_one_of_them_renews_when_the_token_of_all_has_ended(
-    fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, server: Server, size: int
-) -> None:
-    crowd = gather(store=server.url)
-    crowd.fork(size)
-    url = fake_provider.api("/runs")
-    assert statuses(crowd.call_together(url)) == [200] * size
-    for _ in range(3):
-        age(owner, ends_in=-1)
-        fake_provider.reset_stats()
-        assert statuses(crowd.call_together(url)) == [200] * size
-        assert sent(fake_provider) == ONE
-    print(f"{size} processes, one slow answer of 0.3 s:", end=" ")
-    fake_provider.latency = 0.3
-    age(owner, ends_in=-1)
-    answers = crowd.call_together(url)
-    assert statuses(answers) == [200] * size
-    print(f"all done after {max(answer['seconds'] for answer in answers):.2f} s")
-
-
-@pytest.mark.hazard(23)
-def test_one_of_them_renews_when_the_token_of_all_is_refused(
-    fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, server: Server
-) -> None:
-    crowd = gather(store=server.url)
-    crowd.fork(8)
-    age(owner)
-    url = fake_provider.api("/runs")
-    assert statuses(crowd.call_together(url)) == [200] * 8
-    fake_provider.revoke_access_tokens()
-    fake_provider.reset_stats()
-    assert statuses(crowd.call_together(url)) == [200] * 8
-    assert sent(fake_provider) == ONE
-
-
-def test_a_log_out_and_a_log_in_count_for_all_within_a_quarter_of_a_second(
-    fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, server: Server
-) -> None:
-    crowd = gather(store=server.url)
-    crowd.fork(4)
-    url = fake_provider.api("/runs")
-    assert statuses(crowd.call_together(url)) == [200] * 4
-    owner.logout()
-    time.sleep(0.25)
-    assert [answer.get("reason") for answer in crowd.call_together(url)] == ["logged_out"] * 4
-    owner.login(tokens=fake_provider.issue())
-    time.sleep(0.25)
-    assert statuses(crowd.call_together(url)) == [200] * 4
-
-
-# ── processes that end, or stand still ───────────────────────────────────────────────────────────────────
-
-CELLS = [
-    *((RENEWED, point, STRICT) for point in (
-        "lock.TryLock:after", "recheck.Load:after", "mark.Write:before", "mark.Write:after", "send.Send:before",
-        "send.Send:connected", SENT, "send.Send:answered", "save.Write:before", "save.Write:after",
-        "release.Release:before",
-    )),
-    (RENEWED, SENT, FORGIVING),
-    (RENEWED, "send.Send:answered", FORGIVING),
-    (REFUSED, "settle.Write:before", STRICT),
-    (REFUSED, "settle.Write:after", STRICT),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("way", "point", "column"), CELLS, ids=str)
-@pytest.mark.hazard(2, 10, 12)
-def test_whoever_is_killed_at_a_point_leaves_to_the_others_what_the_point_says(
-    fake_provider: FakeProvider,
-    owner: loginonce.Session,
-    gather: Gather,
-    age: Age,
-    until: Until,
-    server: Server,
-    way: Way,
-    point: str,
-    column: Column,
-) -> None:
-    crowd = gather(store=server.url, policy={**column.policy, "send_timeout": 1.0}, constants=BRISK)
-    trial(FakeStage(fake_provider, owner, age, until), crowd, way, point, signal.SIGKILL, column)
-
-
-@pytest.mark.parametrize(
-    "point",
-    ["recheck.Load:after", "mark.Write:before", "mark.Write:after", "send.Send:before", "send.Send:prepared", SENT,
-     "save.Write:before"],
-)  # fmt: skip
-@pytest.mark.hazard(12)
-def test_a_holder_that_was_stopped_beyond_its_lease_replays_nothing_and_loses_nothing(
-    fake_provider: FakeProvider,
-    owner: loginonce.Session,
-    gather: Gather,
-    age: Age,
-    until: Until,
-    server: Server,
-    point: str,
-) -> None:
-    holder, other = gather(store=server.url, policy=SHORT, constants=BRISK).fork(2)
-    age(owner, ends_in=-1)
-    url = fake_provider.api("/runs")
-    before_the_send = point != SENT and not point.startswith("save")
-    with Meeting() as meeting:
-        holder.ask("arm", point=point, place=meeting.place)
-        holder.tell("call", url=url)
-        assert meeting.reached() == point
-        if point == SENT:
-            until(lambda: fake_provider.stats.refreshes)
-        with holder.stopped():
-            meeting.let_go()
-            if before_the_send:
-                # The lease ends, and so does the time in which the holder might still send: the other goes on.
-                assert other.ask("call", url=url).get("status") == 200
-            else:
-                time.sleep(1.2)  # beyond the lease, within the marker's deadline
-                other.tell("call", url=url)
-                time.sleep(0.1)
-                assert sent(fake_provider) == ONE
-    if before_the_send:
-        assert holder.hear().get("status") == 200
-    else:
-        assert [holder.hear().get("status"), other.hear().get("status")] == [200, 200]
-    assert [member.ask("call", url=url).get("status") for member in (holder, other)] == [200, 200]
-    assert sent(fake_provider) == ONE
+# ── a fork ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.hazard(13)
@@ -325,7 +194,7 @@ def test_a_replica_that_takes_over_without_the_last_renewal_is_noticed_and_its_t
     wire: Wire,
     tmp_path: Path,
 ) -> None:
-    replica = Server(tmp_path / "replica", replicaof=f"127.0.0.1 {server.port}")
+    replica = Server(tmp_path / "replica", kind=server.kind, replicaof=f"127.0.0.1 {server.port}")
     try:
         until(lambda: replica.client().info("replication")["master_link_status"] == "up")
         knowing, ignorant = gather(store=wire.url, policy=SHORT).fork(2)
