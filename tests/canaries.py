@@ -18,6 +18,7 @@ PASSWORD = "canary-password-5d1e8b72"
 SERVICE_SECRET = "service-secret"
 SENT = {"code", "code_verifier", "device_code", "refresh_token", "client_secret", "password", "token"}
 ISSUED = {"access_token", "refresh_token", "id_token", "device_code"}
+OTHERWISE = {"accessToken": "access_token", "refreshToken": "refresh_token"}  # a JSON back end's names
 
 
 class Canaries:
@@ -34,6 +35,10 @@ class Canaries:
         for name, values in parse_qs(body.decode(errors="replace")).items():
             if name in SENT:
                 self.add(name, values[0])
+        with contextlib.suppress(ValueError, AttributeError):
+            for name, value in json.loads(body).items():
+                if name in SENT:
+                    self.add(name, value)
         scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme == "Basic":
             self.add("Basic credentials", credentials)
@@ -43,8 +48,8 @@ class Canaries:
     def went_out(self, answer: Any) -> None:
         with contextlib.suppress(ValueError, AttributeError):
             for name, value in json.loads(answer.body).items():
-                if name in ISSUED:
-                    self.add(name, value)
+                if (kind := OTHERWISE.get(name, name)) in ISSUED:
+                    self.add(kind, value)
         location = dict(answer.headers).get("Location", "")
         for value in parse_qs(urlsplit(location).query).get("code", []):
             self.add("code", value)

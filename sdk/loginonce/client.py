@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 from . import authentication, dpop, idtoken, metadata, wire
@@ -34,12 +34,57 @@ from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
 from .value import Value, field, replace
 
-__all__ = ["Discovery", "LoggedOut", "Provider"]
+__all__ = ["Discovery", "Issuer", "LoggedOut", "Provider"]
 
 log = logging.getLogger("loginonce")
 
 BUDGET = 20.0
 """Seconds for any one request that is not a refresh."""
+
+
+class Issuer(Protocol):
+    """Whoever issues the tokens of a login: `Provider`, or a `backend.Backend` that knows no OAuth.
+
+    What a login needs of it once somebody is signed in, and to sign in by a password; the other ways to sign in are a
+    `Provider`'s own.
+    """
+
+    client: Client
+    dpop: bool
+    """Whether its tokens are to be bound to a key (RFC 9449)."""
+
+    @property
+    def server(self) -> AuthorizationServer:
+        """What is known of it, in the words of RFC 8414."""
+
+    def prepare(self, budget: float = BUDGET) -> wire.Reply | None:
+        """Learn what `refresh` needs; a `Reply` says why it could not be.  `budget`: seconds for all of it."""
+
+    def refresh(self, grant: Grant, *, resource: str, for_scope: str, budget: float) -> wire.Reply:
+        """Spend this record's refresh token.  Once; never raises."""
+
+    def password(self, username: str, password: str, *, scope: str, resource: str = "") -> wire.TokenAnswer:
+        """A person's tokens for their name and password."""
+
+    def identify(
+        self, answer: wire.TokenAnswer, *, nonce: str | None = None, at: float | None = None
+    ) -> dict[str, Any]:
+        """Who signed in, in the names of OpenID's claims; {} where it does not say."""
+
+    def revoke(self, token: Secret, hint: str) -> bool:
+        """Revoke a token; whether it says that it is gone.  Never raises."""
+
+    def introspect(self, token: Secret, hint: str) -> bool | None:
+        """Whether it says that a token is active; None where it does not say.  Never raises."""
+
+    def knows(self, token: TokenSet, subject: str) -> bool | None:
+        """Whether that person's access token is good there; None where it does not say.  Never raises."""
+
+    def end_session_url(self, **parameters: str | None) -> str:
+        """Where a browser ends its own session; "" if nowhere."""
+
+    def dpop_key(self) -> Secret | None:
+        """The key to which a login that begins here is to be bound; None where it is not to be."""
 
 
 class Discovery(Value):
@@ -459,6 +504,8 @@ class Provider:
         prompts = " ".join(dict.fromkeys(f"{prompt} {usual.get('prompt', '')}".split()))
         asked = [*{**usual, "scope": scope, **parameters, "prompt": prompts}.items()]
         asked += [(named, each) for each in resource.split()]
+        if (key := self.dpop_key()) is not None:
+            asked.append(("dpop_jkt", dpop.thumbprint(key)))  # RFC 9449 §10: the code is bound to it, too
         return [(name, value) for name, value in asked if name and value]
 
     def authorization_url(self, *, request_uri: str = "", **parameters: str) -> str:
@@ -467,8 +514,6 @@ class Provider:
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 
         self._authenticated([])  # a key that is of no use shows before a person is asked
-        if (key := self.dpop_key()) is not None:
-            parameters["dpop_jkt"] = dpop.thumbprint(key)  # RFC 9449 §10: the code is bound to it, too
         url: str = prepare_grant_uri(
             self._endpoint("authorization_endpoint", "signing in with a browser"), self.client.client_id, "code"
         )

@@ -3,11 +3,11 @@
 What the caller says counts before what the profile says, and that before `LOGINONCE_ISSUER`, `…_CLIENT_ID`,
 `…_CLIENT_SECRET`, `…_PRIVATE_KEY`, `…_CERTIFICATE`, `…_CERTIFICATE_KEY`, `…_DPOP`, `…_SCOPE`, `…_ACCOUNT`, `…_STORE`.
 `LOGINONCE_PROFILE` names the profile where the caller names nothing.  The secret that came with a registration
-(`register`) counts where nobody says another.
+(`register`) counts where nobody says another.  `LOGINONCE_USERNAME` and `LOGINONCE_PASSWORD` sign in where a password
+does, and are in no `Settings`.
 
 The environment speaks of one login.  Where its issuer or its client is another than the one that was named, its
-scope and account mean something else, and its client secret would be handed to a stranger: only the store
-counts then.
+scope and account mean something else, and its secrets would be handed to a stranger: only the store counts then.
 
 Whose login it is can be said by a provider's name (`google`, `keycloak`: see `providers`) and what its address is
 made of (`realm`, `tenant`, …) in place of the issuer; or the issuer is recognised.  Either gives the `Dialect`, of
@@ -70,7 +70,8 @@ class Settings(Value):
 
     `resource`: the APIs that it is for (RFC 8707), separated by spaces; requests are signed for the first.
     `grant`: how the login comes about ("" = a person signs in).  `server`: metadata known better than the
-    provider's documents say it.  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
+    provider's documents say it.  `backend`: how a plain JSON back end speaks, which knows no OAuth (see
+    `manners.read_manners`).  `policy`: see `refresh.Policy`.  `profile`: the name it was loaded by.
     `dialect`: how the provider speaks, see `providers`.
     `private_key`: a path, or as a `Secret` the text of a key.  `certificate`, `certificate_key`: paths, the second ""
     where the first file holds both.  `assertion_audience`: see `model.Client`.  `dpop`: bind tokens to a key.
@@ -87,6 +88,7 @@ class Settings(Value):
     grant: GrantType = ""
     store: str = ""
     server: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    backend: Mapping[str, Any] = field(default_factory=dict, hash=False)
     policy: Policy = field(default_factory=Policy)
     profile: str = ""
     private_key: str = ""
@@ -111,10 +113,32 @@ class Settings(Value):
             value = getattr(self, name)
             if name == "private_key":
                 value = key_file(value)
-            if value and value != usual.get(name):
+            if value and value != usual.get(name) and not (self.backend and name == "grant"):
                 words.append(f"--{name.replace('_', '-')}")
                 words += [] if value is True else [public(value) if name == "store" else value]
+        if self.backend:
+            hidden = {name: dict.fromkeys(self.backend.get(name, {}), "…") for name in _SECRET_TABLES}
+            words += ["--backend", json.dumps({**self.backend, **{k: v for k, v in hidden.items() if v}})]
         return shlex.join(words)
+
+    @property
+    def portable_backend(self) -> Mapping[str, Any]:
+        """`backend` without what is secret, which is found again where the profile is.
+
+        What a program has told of a back end by itself stays, and its secrets refuse to be pickled.
+        """
+        if not self.profile:
+            return self.backend
+        return Members({name: value for name, value in self.backend.items() if name not in _SECRET_TABLES})
+
+    def credentials(self) -> tuple[str, Secret | None]:
+        """The user name and the password that the environment has for this login; "" and None where it has none."""
+        known = {"issuer": self.issuer, "client_id": self.client_id}
+        if self.grant != "password" or "account" not in from_environment(known):
+            return self.account, None
+        password = os.environ.get("LOGINONCE_PASSWORD")
+        name = os.environ.get("LOGINONCE_USERNAME", "").strip() or self.account
+        return name, Secret(password) if password else None
 
 
 _TEXTS = (
@@ -130,6 +154,11 @@ FROM_ENVIRONMENT = (
     "issuer", "client_id", "client_secret", "scope", "account", "store", "private_key", "certificate",
     "certificate_key", "dpop",
 )  # fmt: skip
+_NOT_OF_A_BACKEND = (
+    "client_secret", "token_endpoint_auth_method", "scope", "resource", "redirect_uri", "server", "private_key",
+    "certificate", "certificate_key", "token_endpoint_auth_signing_alg", "assertion_audience", "dpop", "dialect",
+)  # fmt: skip
+_SECRET_TABLES = ("headers", "extra")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _DEFAULTS: dict[str, Any] = {name: getattr(Settings, name, None) for name in Settings.__match_args__}
 
@@ -153,7 +182,7 @@ def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
     members |= {name: value for name, value in given.items() if value not in (None, "", {})}
     provider = _provider(members, where)
     for name, value in from_environment(members).items():
-        if value and members.get(name) in (None, ""):
+        if value and members.get(name) in (None, "") and not (members.get("backend") and name in _NOT_OF_A_BACKEND):
             members[name] = value
     if provider is not None and not members.get("issuer"):
         provider.at({})  # raises, and says what is missing
@@ -202,6 +231,8 @@ def _checked(members: dict[str, Any], *, where: str, provider: Dialect | None = 
             f"{where} has members that mean nothing here: {', '.join(sorted(unknown))}.  There are "
             f"{', '.join(sorted({*settable, 'provider', *PLACES} - {'profile'}))}"
         )
+    if members.get("backend"):
+        members |= {"client_id": members.get("client_id") or "loginonce", "scope": members.get("scope") or ""}
     for name in ("issuer", "client_id"):
         if not members.get(name):
             raise ConfigurationError(f"{where} has no {name}: give it, name a profile, or set LOGINONCE_{name.upper()}")
@@ -209,6 +240,8 @@ def _checked(members: dict[str, Any], *, where: str, provider: Dialect | None = 
         if members.get(name) is not None and not isinstance(members[name], str):
             raise ConfigurationError(f"{name} of {where} has to be a text")
     members["issuer"] = _issuer(members["issuer"], where)
+    if backend := members.get("backend"):
+        members |= _of_backend(backend, members, where)
     members["dialect"] = dialect = _dialect(members, provider, where)
     if members.get("grant", "") not in get_args(GrantType):
         raise ConfigurationError(
@@ -244,6 +277,26 @@ def _checked(members: dict[str, Any], *, where: str, provider: Dialect | None = 
     elif not isinstance(policy, Policy):
         raise ConfigurationError(f"the policy of {where} has to be a table")
     return Settings(**{name: value for name, value in members.items() if value is not None})
+
+
+def _of_backend(given: Any, members: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a back end makes of the other members."""
+    # Imported here: most logins are at a provider.
+    from .manners import read_manners
+
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"the backend of {where} has to be a table, such as {{ login = '/auth/login' }}")
+    odd = [name for name in _NOT_OF_A_BACKEND if members.get(name)]
+    if odd or members.get("grant", "") not in ("", "password"):
+        raise ConfigurationError(f"{where} has a backend, which knows no OAuth and so no {', '.join(odd) or 'grant'}")
+    table = Members(given)
+    for name in _SECRET_TABLES:
+        if isinstance(inner := table.get(name), Mapping):
+            table[name] = Members(
+                {each: Secret(value) if isinstance(value, str) else value for each, value in inner.items()}
+            )
+    read_manners(table, members["issuer"], where)
+    return {"backend": table, "grant": "password"}
 
 
 def _dialect(members: dict[str, Any], provider: Dialect | None, where: str) -> Dialect:
@@ -326,7 +379,12 @@ def _parsed(text: str, path: Path) -> dict[str, dict[str, Any]]:
     found = content.get("profiles", {})
     if not isinstance(found, dict) or not all(isinstance(profile, dict) for profile in found.values()):
         raise ConfigurationError(f"{path}: a profile has to be a table of its own, such as [profiles.lab]")
-    return {name: Members(profile) for name, profile in found.items()}
+    return {name: _hidden(profile) for name, profile in found.items()}
+
+
+def _hidden(profile: dict[str, Any]) -> Members:
+    """A profile that does not show in a traceback, nor what is in its tables."""
+    return Members({name: Members(value) if isinstance(value, dict) else value for name, value in profile.items()})
 
 
 def _profile(name: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -337,14 +395,16 @@ def _profile(name: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
             f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID, or name a provider: see loginonce "
             "providers"
         )
-    if "client_secret" in found[name] or isinstance(key_or_path(str(found[name].get("private_key", ""))), Secret):
+    profile, backend = found[name], found[name].get("backend")
+    by_header = isinstance(backend, Mapping) and "headers" in backend
+    if "client_secret" in profile or by_header or isinstance(key_or_path(str(profile.get("private_key", ""))), Secret):
         _warn_if_open(config_file())
     return dict(found[name])
 
 
 def _warn_if_open(path: Path) -> None:
     if hasattr(os, "geteuid") and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        log.warning("%s holds a client secret and is open to other users.  Run: chmod 600 '%s'", path, path)
+        log.warning("%s holds a secret and is open to other users.  Run: chmod 600 '%s'", path, path)
 
 
 def profile_name(name: str) -> str:
@@ -489,6 +549,7 @@ def _table(made: Settings) -> str:
     members["dialect"] = made.dialect.changes()
     standard = Policy(reuse_interval=made.dialect.reuse_interval)
     members["server"] = dict(made.server)
+    members["backend"] = made.backend
     members["policy"] = {
         name: value
         for name in Policy.__match_args__

@@ -49,14 +49,14 @@ class ExchangedSource:
             if kept is not None and kept[0] == epoch and kept[1] != rejected and self._fresh(kept[1]):
                 return kept[1]
             try:
-                made = self._source.provider.exchange(subject, **self._wanted)
+                made = self._source.oauth.exchange(subject, **self._wanted)
             except ErrorResponse as error:
                 if error.error not in ("invalid_grant", "invalid_token"):
                     raise
                 newer = self._source.token(rejected=subject)  # ours was ended before its time
                 if newer.access_token == subject.access_token:
                     raise
-                made = self._source.provider.exchange(newer, **self._wanted)
+                made = self._source.oauth.exchange(newer, **self._wanted)
             self._kept = epoch, made
             return made
 

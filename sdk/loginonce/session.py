@@ -35,7 +35,7 @@ from .stores.remote import Address, completed
 from .value import replace
 
 if TYPE_CHECKING:
-    from .client import LoggedOut, Provider
+    from .client import Issuer, LoggedOut
     from .derived import ExchangedSource
     from .environment import Environment
     from .exchange import ExchangedToken
@@ -120,7 +120,8 @@ class Session(requests.Session):
     environment says which (see `config`).  `issuer` and `provider` say the same by name, and `dialect` what that
     provider does otherwise.  `store` is a `TokenStore` or its address; `origins` names further origins, such as
     "https://files.example.org", to which a redirect may take the token; `server` overrides what the provider
-    says of itself (RFC 8414 names); `policy` says how the login is renewed.  Raises `ConfigurationError`.
+    says of itself (RFC 8414 names); `backend` says how a plain JSON back end speaks, which knows no OAuth, and the
+    first argument is its base address then; `policy` says how the login is renewed.  Raises `ConfigurationError`.
 
     Who this program is may be said by a `client_secret`, by a `private_key` (a file with a PEM or JWK) or by a
     `certificate` with its `certificate_key` (files): by a method of OIDC Core §9 or RFC 8705 §2 that the provider
@@ -150,6 +151,7 @@ class Session(requests.Session):
         store: TokenStore | str | None = None,
         origins: Iterable[str] = (),
         server: Mapping[str, Any] | None = None,
+        backend: Mapping[str, Any] | None = None,
         policy: Policy | None = None,
         issuer: str | None = None,
         provider: str | None = None,
@@ -159,6 +161,7 @@ class Session(requests.Session):
         super().__init__()
         # Also in a traceback through here.
         client_secret = Secret(client_secret) if client_secret else None
+        backend = Members(backend) if isinstance(backend, Mapping) else backend
         private_key = key_or_path(private_key)
         store = Address(store) if isinstance(store, str) else store
         made = settings(
@@ -177,6 +180,7 @@ class Session(requests.Session):
             redirect_uri=redirect_uri,
             store=store if isinstance(store, str) else None,
             server=server,
+            backend=backend,
             policy=policy,
             issuer=issuer,
             provider=provider,
@@ -545,7 +549,7 @@ class Session(requests.Session):
         grant = self.source.grant()
         assert grant is not None  # it has just brought a token
         state = self._state()
-        state["settings"] = replace(_without_secrets(self.settings), profile="", store="")
+        state["settings"] = replace(_without_secrets(self.settings), backend={}, profile="", store="")
         state["_given_store"] = HandedStore(replace(grant, tokens=(token,)))
         other = type(self).__new__(type(self))
         other.__setstate__(state)
@@ -592,16 +596,17 @@ class Session(requests.Session):
                 if (here.issuer, here.client_id) == (made.issuer, made.client_id):
                     made = replace(
                         made,
-                        client_secret=made.client_secret or here.client_secret,
-                        private_key=made.private_key or here.private_key,
+                        client_secret=None if made.backend else made.client_secret or here.client_secret,
+                        private_key="" if made.backend else made.private_key or here.private_key,
                         store=completed(made.store, here.store),
+                        backend=here.backend or made.backend,
                     )
         self.__dict__.update(state)
         self._build(made, store, origins)
         if "auth" in state:
             self.auth = state["auth"]
 
-    def _provider(self) -> Provider:
+    def _provider(self) -> Issuer:
         # Imported here, as in `_route`: a program that finds a token speaks to no provider.
         from .client import Discovery, Provider
         from .transport import Transport
@@ -617,6 +622,12 @@ class Session(requests.Session):
             made.token_endpoint_auth_signing_alg,
             made.assertion_audience,
         )
+        if made.backend:
+            from .backend import Backend
+            from .manners import read_manners
+
+            manners = read_manners(made.backend, made.issuer, "the session")
+            return Backend(made.issuer, manners, client, Transport(self._route))
         discovery = Discovery(made.issuer, made.server, state_folder() / "servers", dialect=made.dialect)
         return Provider(discovery, client, Transport(self._route), dpop=made.dpop)
 
@@ -644,7 +655,7 @@ class _Unasking:
 
 
 def _without_secrets(made: Settings) -> Settings:
-    return replace(made, client_secret=None, private_key=key_file(made.private_key))
+    return replace(made, client_secret=None, private_key=key_file(made.private_key), backend=made.portable_backend)
 
 
 class _Hop:

@@ -42,7 +42,7 @@ from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 from .value import Value, replace
 
 if TYPE_CHECKING:
-    from .client import Provider
+    from .client import Issuer, Provider
     from .wire import Reply
 
 __all__ = ["LoginSource", "TokenSource"]
@@ -89,7 +89,7 @@ class LoginSource:
         self,
         key: GrantKey,
         store: TokenStore,
-        provider: Provider | Callable[[], Provider],
+        provider: Issuer | Callable[[], Issuer],
         *,
         policy: Policy | None = None,
         scope: frozenset[str] = frozenset(),
@@ -113,7 +113,7 @@ class LoginSource:
         return f"LoginSource({self.key})"
 
     @property
-    def provider(self) -> Provider:
+    def provider(self) -> Issuer:
         """Whom it asks."""
         provider = self._provider
         if callable(provider):
@@ -203,6 +203,15 @@ class LoginSource:
             return Snapshot(unsaved, None, settled=False)
         self._remember(snapshot)
         return snapshot
+
+    @property
+    def oauth(self) -> Provider:
+        """The provider.  Raises `ConfigurationError` where the issuer is none, but a plain back end."""
+        from .client import Provider
+
+        if not isinstance(self.provider, Provider):
+            raise ConfigurationError(f"{self.key} knows no OAuth: it takes a user name and a password")
+        return self.provider
 
     @property
     def resource(self) -> str:

@@ -78,6 +78,8 @@ class TerminalPresenter:
                     self._end(before, progress)
             elif prompt is not None:
                 self._progress = progress
+                if prompt == before and progress.state == "pending" and progress.detail:
+                    self._console.print(f"{plain(progress.detail)}.  Try again.", style="yellow")
                 if prompt != before:
                     self._still()
                     self._prompt = prompt
@@ -93,6 +95,9 @@ class TerminalPresenter:
             say("\nThat sign-in is over, and nobody is signed in yet.  Here is another one.\n")
         if elsewhere:
             say(ELSEWHERE, style="yellow")
+        if prompt.kind == "password":
+            say(f"Sign in at {plain(prompt.issuer)} with your user name and password.  Ctrl-C cancels.")
+            return
         say(Text.assemble("Sign in ", (plain(prompt.client_id, 100), "bold"), f" at {plain(prompt.issuer)}"))
         self._as_it_is("", plain(prompt.url_complete or prompt.url, 8000), "")
         if self._draw is not None and prompt.kind == "device":
@@ -135,7 +140,7 @@ class TerminalPresenter:
         self._console.print()
 
     def _end(self, prompt: Prompt, progress: Progress) -> None:
-        if prompt.kind == "paste" and progress.error is not None:
+        if prompt.kind in ("paste", "password") and progress.error is not None:
             self._console.print()  # whatever was being typed stays on its line
         style = "green" if progress.account is not None else "red"
         first, *others = outcome(progress)

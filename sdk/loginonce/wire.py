@@ -20,7 +20,7 @@ from .claims import shallow
 from .errors import ErrorResponse, InvalidGrant, ProtocolError
 from .model import AuthorizationServer, Members, Secret, TokenSet
 from .providers import ANY, Dialect
-from .value import Value
+from .value import Value, field
 
 __all__ = [
     "DEVICE_CODE_GRANT_TYPE",
@@ -81,7 +81,8 @@ def token_form(grant_type: str, **parameters: str | None) -> Form:
 class TokenAnswer(Value):
     """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said.
 
-    `dpop_key` is the key that the tokens were asked for with (RFC 9449), where one was.
+    `dpop_key` is the key that the tokens were asked for with (RFC 9449), where one was.  `claims`: whose tokens they
+    are, where the answer itself says so: only a back end's does (see `manners`).
     """
 
     access_token: Secret
@@ -92,6 +93,7 @@ class TokenAnswer(Value):
     scope: str = ""
     id_token: Secret | None = None
     dpop_key: Secret | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def token_set(
         self,

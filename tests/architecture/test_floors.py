@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = Path(loginonce.__file__).parent
 PURE = (
     "errors", "address", "claims", "model", "providers/__init__", "providers/facts", "record", "wire", "idtoken",
-    "authentication", "challenge", "dpop", "exchange", "introspection", "metadata", "pushed", "registration", "refresh",
-    "value",
+    "authentication", "challenge", "dpop", "exchange", "introspection", "manners", "metadata", "pushed", "registration",
+    "refresh", "value",
 )  # fmt: skip
 LOW = (
-    *PURE, "transport", "home", "text", "client", "source", "watch", "derived", "register",
+    *PURE, "transport", "home", "text", "backend", "client", "source", "watch", "derived", "register",
     "stores/__init__", "stores/base", "stores/file", "stores/locks", "stores/memory",
 )  # fmt: skip
 

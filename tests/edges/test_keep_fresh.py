@@ -119,14 +119,14 @@ def test_login_refresh_end_and_log_out_are_told_to_every_session_of_the_login(
     with other:
         other.on_change(mine.append)
         other.login(tokens=fake_provider.issue())
-        until(lambda: len(told) == 1)
+        until(lambda: len(told) == len(mine) == 1)
         other.source.renew()
-        until(lambda: len(told) == 2)
+        until(lambda: len(told) == len(mine) == 2)
         fake_provider.end_sessions()
         ends_in(other, -1)
         with pytest.raises(loginonce.LoginRequired) as required:
             other.source.token()
-        until(lambda: len(told) == 3)
+        until(lambda: len(told) == len(mine) == 3)
         other.logout()
         until(lambda: len(told) == len(mine) == 4)
     assert told == mine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import pty
 import re
@@ -475,6 +476,31 @@ def test_an_address_is_pasted_unseen(login: Login, fake_provider: FakeProvider, 
     run.press(fake_provider.approve(url).encode() + b"\n")
     assert run.ends() == 0
     assert "code=" not in run.at.text()[run.at.text().index("Address:") :]
+    assert run.at.text().splitlines()[-1].startswith("Signed in as Ada Lovelace")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", ["password", "interrupt"])
+def test_a_password_is_typed_unseen(login: Login, fake_provider: FakeProvider, keys: str) -> None:
+    run = login("--backend", json.dumps(fake_provider.backend))
+    run.at.until("User name:")
+    run.press(b"ada\n")
+    run.at.until("Password for ada")
+    if keys == "interrupt":
+        run.press(b"\x03")
+        assert run.ends() == 130
+        assert run.at.text().splitlines()[-1] == "Not signed in: the sign-in was cancelled"
+        return
+    run.press(b"hopper\n")
+    run.at.until("Try again")
+    run.at.until("Try again. User name:")
+    run.press(b"ada\n")
+    while run.at.text().count("Password for ada") < 2:
+        run.at.read(0.1)
+    run.press(b"lovelace\n")
+    assert run.ends() == 0
+    assert "hopper" not in run.at.text()
+    assert "lovelace" not in run.at.text()
     assert run.at.text().splitlines()[-1].startswith("Signed in as Ada Lovelace")
 
 

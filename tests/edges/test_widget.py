@@ -297,6 +297,48 @@ def answer_of(provider: FakeProvider, link: str) -> str:
         return provider.approve(link)
 
 
+@pytest.fixture
+def shop(
+    provider: FakeProvider, loginonce_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Card, ipywidgets.Text]]:
+    """A card of a JSON back end, and its field for the user name."""
+    monkeypatch.setattr(widget, "detect", lambda: KERNEL)
+    with loginonce.Session(provider.issuer, backend=provider.backend) as session:
+        card = Card(LoginWidget(session))
+        yield card, card.card._name
+        card.card.close()
+        until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("loginonce-card")])
+
+
+def test_a_name_and_a_password_sign_in(shop: tuple[Card, ipywidgets.Text]) -> None:
+    card, name = shop
+    assert name not in card.parts()
+    card.click("Sign in")
+    until(lambda: name in card.parts() and card.can_paste())
+    name.set_state({"value": "ada"})
+    card.paste("lovelace")
+    until(lambda: signed_in(card))
+    assert name not in card.parts()
+    assert not card.can_paste()
+    assert "lovelace" not in card.state()
+
+
+def test_a_password_without_a_name_goes_nowhere(shop: tuple[Card, ipywidgets.Text], provider: FakeProvider) -> None:
+    card, name = shop
+    card.click("Sign in")
+    until(card.can_paste)
+    card.paste("lovelace")
+    assert "the user name comes first" in card.text()
+    assert "lovelace" not in card.state()
+    name.set_state({"value": "ada"})
+    card.paste("wrong")
+    until(lambda: "bad_credentials" in card.text())
+    assert card.buttons() == ["Cancel"]
+    card.click("Cancel")
+    until(lambda: card.buttons() == ["Sign in"])
+    assert name not in card.parts()
+
+
 def test_what_is_pasted_is_not_echoed_to_other_pages(card: Card) -> None:
     assert card.card._field.trait_metadata("value", "echo_update") is False
 
@@ -333,7 +375,7 @@ def test_closing_blanks_everything_and_ends_what_is_pending(shell: Shell, card: 
     values = [part for part in card.card._parts if hasattr(part, "value")]
     card.card.close()
     until(lambda: sign_in.done)
-    assert [part.value for part in values] == [""] * 4
+    assert [part.value for part in values] == [""] * 5
     assert all(part.comm is None for part in (card.card, *card.card._parts))
     assert "application/vnd.jupyter.widget-view+json" not in cell.outputs[0]["data"]
     assert "Not signed in" in cell.outputs[0]["data"]["text/html"]

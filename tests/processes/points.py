@@ -158,7 +158,7 @@ def _hook() -> None:
     """Once in a process."""
     from urllib3.connection import HTTPConnection
 
-    from loginonce import client, refresh, source, transport
+    from loginonce import backend, client, refresh, source, transport
     from loginonce.stores import file
 
     do, went = source._Run._do, source._Run._went
@@ -194,7 +194,8 @@ def _hook() -> None:
     if stores["sql"] is not None:
         _watch(stores["sql"], "_count", after="executed")
         _watch(stores["sql"].SQLStore, "_changed", after="committed")
-    _watch(client.Provider, "prepare", after="prepared", otherwise="lock.TryLock")
+    for issuer in (client.Provider, backend.Backend):
+        _watch(issuer, "prepare", after="prepared", otherwise="lock.TryLock")
     _watch(transport._Watching, "connect", after="connected")
     _watch(HTTPConnection, "getresponse", before="sent")
     _watch(transport.Transport, "post", after="answered")

@@ -67,7 +67,7 @@ class FakeStage:
             case "logged out":
                 provider.faults.add(Fault.delay(0.2))
             case "waited":
-                provider.faults.add(Fault.delay(0.4 + 8 * self._slowness))  # until the other one has come to the lock
+                provider.faults.add(Fault.delay(0.8 + 8 * self._slowness))  # until the other one has come to the lock
                 holder()
                 self._until(lambda: provider.stats.refreshes)
 

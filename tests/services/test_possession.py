@@ -95,11 +95,17 @@ def test_a_code_is_bound_to_the_key_before_there_are_tokens(fake_provider: FakeP
     assert f"dpop_jkt={dpop.thumbprint(answer.dpop_key)}" in prompt.url
 
 
-def test_a_code_is_no_use_with_another_key(fake_provider: FakeProvider) -> None:
-    flow = BrowserFlow(of(fake_provider), SCOPE, redirect_uri="http://127.0.0.1/callback", receive=False)
-    flow.deliver(fake_provider.approve(flow.begin().url))
+@pytest.mark.parametrize("pushed", ["absent", "required"])
+@pytest.mark.parametrize("same_key", [True, False])
+def test_a_code_is_no_use_with_another_key(fake_provider_factory: Factory, pushed: str, same_key: bool) -> None:
+    fake = fake_provider_factory(pushed_requests=pushed)
+    flow = BrowserFlow(of(fake), SCOPE, redirect_uri="http://127.0.0.1/callback", receive=False)
+    flow.deliver(fake.approve(flow.begin().url))
+    if same_key:
+        assert flow.finish(lambda *_, **__: None).answer.token_type == "DPoP"
+        return
     flow.provider.__dict__["_made"] = a_key()
-    with pytest.raises(ErrorResponse):
+    with pytest.raises(ErrorResponse, match="invalid_grant"):
         flow.finish(lambda *_, **__: None)
 
 

@@ -24,7 +24,7 @@ from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceErr
 from ..home import config_file
 from ..login.browser import DEFAULT_REDIRECT_URI
 from ..login.text import good_for
-from ..model import Account, Secret, scope_set
+from ..model import Account, Members, Secret, scope_set
 from ..providers import known, names, recognised
 from ..session import Session, presenter_here
 from ..text import moment, plain, say
@@ -179,6 +179,7 @@ def loginonce() -> None:
     type=click.Choice([name for name in get_args(GrantType) if name]),
     help="How the login comes about, where no person signs in with a browser.",
 )
+@click.option("--backend", metavar="JSON", help="How a JSON back end without OAuth speaks; ADDRESS is its base then.")
 @click.option("--flow", type=click.Choice(["browser", "device", "paste"]), help="How a person signs in.")
 @click.option("--force", is_flag=True, help="Ask even if there is a login.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="How long to wait.")
@@ -191,7 +192,7 @@ def login(profile: str | None, *, as_json: bool, qr: bool, **options: Any) -> No
 
     With --issuer (or --provider) and --client-id a new PROFILE is made of it, once the sign-in has worked.  A
     PROFILE that is called as a provider is one there: loginonce login google --client-id ID.  A secret never comes by
-    an option: by standard input, by LOGINONCE_CLIENT_SECRET, or typed where it does not show.
+    an option: by standard input, by LOGINONCE_CLIENT_SECRET or LOGINONCE_PASSWORD, or typed where it does not show.
     """
     presenter = _Witness(_JsonPresenter() if as_json else presenter_here(detect(), qr=qr))
     try:
@@ -221,11 +222,14 @@ def _login(
     timeout: float | None,
     client_secret_stdin: bool,
     refresh_token_stdin: bool,
+    backend: str | None,
     provider: str | None,
     at: tuple[str, ...],
     **given: Any,
 ) -> None:
     asked: dict[str, Any] = {name: value for name, value in given.items() if value}
+    if backend:
+        asked["backend"] = _table(backend)
     if provider is None and "issuer" not in asked and profile in names() and profile not in profiles():
         provider = profile
     asked |= _placed(provider, at, asked.get("issuer"))
@@ -265,6 +269,17 @@ def _login(
         say("The client secret is not saved: programs that renew this login need it as LOGINONCE_CLIENT_SECRET")
 
 
+def _table(backend: str) -> Members:
+    """Raises `click.UsageError` for what is no JSON object."""
+    try:
+        table = json.loads(backend)
+    except (ValueError, RecursionError):
+        table = None
+    if not isinstance(table, dict):
+        raise click.UsageError('--backend has to be a JSON object, such as \'{"login": "/auth/login"}\'')
+    return Members(table)
+
+
 def _placed(provider: str | None, at: tuple[str, ...], issuer: str | None) -> dict[str, str]:
     """What a provider's name, and where it is, say of its issuer; and the name, where the issuer does not tell."""
     if provider is None:
@@ -281,7 +296,7 @@ def _placed(provider: str | None, at: tuple[str, ...], issuer: str | None) -> di
     return {"issuer": found, **named}
 
 
-def _is_new(profile: str | None, asked: dict[str, str]) -> bool:
+def _is_new(profile: str | None, asked: dict[str, Any]) -> bool:
     """Whether this sign-in makes a profile."""
     if profile is None or "://" in profile or not asked.get("issuer") or profile in profiles():
         return False
@@ -289,7 +304,7 @@ def _is_new(profile: str | None, asked: dict[str, str]) -> bool:
     return True
 
 
-def _refuse_other_settings(profile: str | None, asked: dict[str, str]) -> None:
+def _refuse_other_settings(profile: str | None, asked: dict[str, Any]) -> None:
     """A profile says in one place what it is: an option that says otherwise is a misunderstanding."""
     if not asked or (profile is None and "issuer" in asked):
         return
@@ -309,16 +324,16 @@ def _refuse_other_settings(profile: str | None, asked: dict[str, str]) -> None:
         )
 
 
-def _same(option: str, given: str, there: str) -> bool:
+def _same(option: str, given: Any, there: Any) -> bool:
     match option:
         case "scope":
             return scope_set(given) == scope_set(there)
         case "issuer":
-            return given.rstrip("/") == there
-    return given == there
+            return bool(given.rstrip("/") == there)
+    return bool(given == there)
 
 
-def _session_for(profile: str | None, asked: dict[str, str], *, new: bool) -> Session:
+def _session_for(profile: str | None, asked: dict[str, Any], *, new: bool) -> Session:
     others: dict[str, Any] = {name: value for name, value in asked.items() if name != "issuer"}
     if "issuer" in asked and (new or profile is None):
         settings(**asked)  # or it says here what is wrong with them
@@ -330,13 +345,13 @@ def _credentials(session: Session, *, force: bool, refresh_token_stdin: bool) ->
     """What the sign-in needs besides a person's consent, if anything."""
     if refresh_token_stdin:
         return {"tokens": {"refresh_token": _secret("Refresh token")}}
-    if session.settings.grant != "password" or (not force and _signed_in(session)):
+    if session.settings.grant != "password" or sys.stdin.isatty() or (not force and _signed_in(session)):
         return {}
-    username = session.settings.account
+    username, password = session.settings.credentials()
+    if password is not None:
+        return {}
     if not username:
-        if not sys.stdin.isatty():
-            raise click.UsageError("whose password is it?  Name the person: --account NAME")
-        username = click.prompt("User name", err=True)
+        raise click.UsageError("whose password is it?  Name the person: --account NAME, or LOGINONCE_USERNAME")
     return {"username": username, "password": _secret("Password")}
 
 
@@ -707,7 +722,7 @@ def register(profile: str, *, initial_access_token_stdin: bool, **given: Any) ->
     redirect_uri = given["redirect_uri"] or DEFAULT_REDIRECT_URI
     asking = Session(given["issuer"], client_id="-", scope=given["scope"])
     made = registered(
-        asking.source.provider,
+        asking.source.oauth,
         client_name=given["client_name"],
         redirect_uris=(redirect_uri,),
         scope=given["scope"],

@@ -21,7 +21,7 @@ from .finding import Finding, found, trouble
 __all__ = ["check_login", "check_record", "check_renewal", "check_settings", "check_sign_in", "standing"]
 
 _OF_THE_LOGIN = tuple(name.upper() for name in FROM_ENVIRONMENT)
-_OTHERS = ("HOME", "PROFILE", "FLOW", "ENVIRONMENT", "DEBUG", "SEAL_KEY")
+_OTHERS = ("HOME", "PROFILE", "FLOW", "ENVIRONMENT", "DEBUG", "SEAL_KEY", "USERNAME", "PASSWORD")
 
 
 def check_settings(made: Settings) -> Finding:

@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 from requests.utils import get_environ_proxies, select_proxy
 
 from ..address import on_this_machine
+from ..backend import Backend
 from ..client import Discovery, Provider
 from ..config import Settings
 from ..errors import LoginonceError, TransportError
 from ..home import state_folder
+from ..manners import read_manners
 from ..model import AuthorizationServer, Client, Grant
 from ..text import duration, moment
 from ..transport import NeverSent, Transport
@@ -77,6 +79,10 @@ def ask(made: Settings, seconds: float) -> Heard:
     heard = Heard()
     transport = _Overheard(heard, time.monotonic() + seconds)
     try:
+        if made.backend:  # which says nothing of itself: only whether somebody is there
+            transport.get(made.issuer, budget=seconds)
+            heard.server = known_server(made)
+            return heard
         discovery = Discovery(made.issuer, made.server, dialect=made.dialect)
         heard.server = Provider(discovery, Client(made.client_id), transport).server
     except LoginonceError as error:
@@ -86,6 +92,8 @@ def ask(made: Settings, seconds: float) -> Heard:
 
 def known_server(made: Settings) -> AuthorizationServer | None:
     """What is kept of the provider's metadata here, however old."""
+    if made.backend:
+        return Backend(made.issuer, read_manners(made.backend, made.issuer, "it"), Client(made.client_id)).server
     kept = Discovery(made.issuer, made.server, state_folder() / "servers", float("inf"), made.dialect)
     try:
         return Provider(kept, Client(made.client_id), _Silent()).server
@@ -155,6 +163,9 @@ def check_provider(made: Settings, heard: Heard | None, kept: AuthorizationServe
         server = kept
     if server is None:
         return found("provider", "nothing is known of it yet", level="unknown")
+    if made.backend:
+        places = [made.backend[name] for name in ("login", "refresh", "logout") if made.backend.get(name)]
+        return found("provider", f"a JSON back end without OAuth, asked at {', '.join(places)}")
     offers = {
         "PKCE": "S256" in server.code_challenge_methods_supported,
         "device codes": bool(server.device_authorization_endpoint),

@@ -9,7 +9,7 @@ from ..environment import Environment
 from ..errors import ConfigurationError, LoginFailed
 from ..model import AuthorizationServer
 
-__all__ = ["FlowName", "choose"]
+__all__ = ["FlowName", "choose", "require_typist"]
 
 FlowName: TypeAlias = Literal["browser", "device", "paste"]
 
@@ -22,12 +22,7 @@ def choose(explicit: str | None, server: AuthorizationServer, here: Environment,
     nobody could answer, or see the question: `command` is what that person is told to run in a terminal.
     """
     named = explicit or os.environ.get("LOGINONCE_FLOW") or None
-    if not here.blocking:
-        raise LoginFailed(
-            f"a sign-in is needed, and a page of {here.name or 'this kind'} shows no prompt while its notebook waits",
-            outcome="no_human",
-            hint=f"Show loginonce.notebook.LoginWidget(session) in the page, or run in a terminal: {command}",
-        )
+    _require_page(here, command)
     if named is not None:
         if named not in get_args(FlowName):
             raise ConfigurationError(f"{named!r} is not a way to sign in: choose browser, device or paste")
@@ -52,3 +47,23 @@ def choose(explicit: str | None, server: AuthorizationServer, here: Environment,
         outcome="no_human",
         hint=f"Run in a terminal on a machine with a browser: {command}",
     )
+
+
+def require_typist(here: Environment, *, command: str) -> None:
+    """Raises `LoginFailed` where nobody could type a name and a password."""
+    _require_page(here, command)
+    if not (here.human and here.stdin):
+        raise LoginFailed(
+            "a user name and a password are needed, and nobody is here to type them",
+            outcome="no_human",
+            hint=f"Set LOGINONCE_USERNAME and LOGINONCE_PASSWORD, or run in a terminal: {command}",
+        )
+
+
+def _require_page(here: Environment, command: str) -> None:
+    if not here.blocking:
+        raise LoginFailed(
+            f"a sign-in is needed, and a page of {here.name or 'this kind'} shows no prompt while its notebook waits",
+            outcome="no_human",
+            hint=f"Show loginonce.notebook.LoginWidget(session) in the page, or run in a terminal: {command}",
+        )

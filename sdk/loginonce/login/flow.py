@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ..claims import unverified_claims
-from ..client import Provider
+from ..client import Issuer, Provider
 from ..dpop import require_key
 from ..errors import ConfigurationError
 from ..model import Account, Members, Secret
@@ -38,10 +38,11 @@ class Prompt:
     """What to show the person.  None of it is a secret that outlives the sign-in.
 
     `kind`: `browser` (the answer comes back by itself), `device` (a code to compare), `paste` (the address of
-    the last page is to be brought back).  `expires_at`: POSIX seconds.
+    the last page is to be brought back), `password` (a name and a password are to be typed; `url` is where they
+    belong).  `expires_at`: POSIX seconds.
     """
 
-    kind: Literal["browser", "device", "paste"]
+    kind: Literal["browser", "device", "paste", "password"]
     issuer: str
     client_id: str
     url: str
@@ -54,9 +55,10 @@ class Prompt:
 class Progress:
     """How a sign-in stands.
 
-    `pending`: a person is asked, by `prompt`.  `retrying`: still so, but the provider cannot be reached just now
-    (`detail` says why).  `elsewhere`: another program asks already, by the same `prompt`.  `signed_in`: `account`
-    is there; without a prompt nobody had to be asked.  `failed`: `error` says why, and what to do next.
+    `pending`: a person is asked, by `prompt`; perhaps again, and `detail` says why.  `retrying`: still so, but the
+    provider cannot be reached just now (`detail` says why).  `elsewhere`: another program asks already, by the same
+    `prompt`.  `signed_in`: `account` is there; without a prompt nobody had to be asked.  `failed`: `error` says why,
+    and what to do next.
     """
 
     state: Literal["pending", "retrying", "elsewhere", "signed_in", "failed"]
@@ -150,7 +152,7 @@ class ClientCredentialsFlow(_Silent):
 class PasswordFlow(_Silent):
     """A person's name and password (RFC 6749 §4.3), for servers that know nothing better.  Neither is kept."""
 
-    provider: Provider
+    provider: Issuer
     username: str
     password: Secret
     scope: str = ""
@@ -173,7 +175,7 @@ class HandedFlow(_Silent):
     bound to a key (RFC 9449), that comes along as `dpop_key`, the text of a private JWK.
     """
 
-    provider: Provider
+    provider: Issuer
     tokens: Handed = field(repr=False)
 
     def finish(self, wait: Waiter) -> SignedIn:

@@ -95,7 +95,7 @@ class Board:
 
     def put_up(self, prompt: Prompt, scope: str, now: float) -> bool:
         """Tell the others.  False where another program was faster with a prompt that would do for this one."""
-        if prompt.kind == "paste":
+        if prompt.kind in ("paste", "password"):
             return True  # its answer can only be brought here
         key = self._key
         prompt = replace(prompt, issuer=key.issuer, client_id=key.client_id)

@@ -21,7 +21,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NoReturn, Protocol, TypeGuard
+from typing import Any, Literal, NoReturn, Protocol, TypeAlias, TypeGuard
 
 from ..environment import Environment, detect
 from ..errors import (
@@ -41,14 +41,18 @@ from ..refresh import grant_of_login, shortfall
 from ..source import LoginSource
 from ..text import plain
 from .browser import BrowserFlow
-from .choose import FlowName, choose
+from .choose import FlowName, choose, require_typist
 from .device import DeviceFlow
 from .flow import ClientCredentialsFlow, HandedFlow, LoginFlow, PasswordFlow, Presenter, Progress, Prompt, SignedIn
+from .form import FormFlow
 from .pending import Board
 
 __all__ = ["SignIn", "Wishes"]
 
 log = logging.getLogger("loginonce")
+
+_Asking: TypeAlias = DeviceFlow | BrowserFlow | FormFlow
+_Way: TypeAlias = FlowName | Literal["password"]
 
 SLICE = 0.1
 """Seconds between two looks at whether the wait is still wanted; what an interrupt takes at most."""
@@ -86,6 +90,9 @@ class Wishes(Protocol):
     def command(self) -> str:
         """What to run in a terminal to sign in."""
 
+    def credentials(self) -> tuple[str, Secret | None]:
+        """The user name and the password that are known without asking; "" and None where they are not."""
+
 
 class _Elsewhere(Exception):
     """The login appeared while a person was asked."""
@@ -100,9 +107,9 @@ class SignIn:
 
     `flow`, `username`, `password`, `tokens`, `force`, `timeout`, `scope`, `prompt`, `challenge`: see `Session.login`.
     `presenter` shows it.
-    `here`: where the person is (default: `environment.detect`).  `types`: an address that has to be brought is typed
-    at this program's input; else the presenter has a field for it, and calls `paste`.  `progress` is how it stands,
-    None until there is something to tell.
+    `here`: where the person is (default: `environment.detect`).  `types`: an address or a password that has to be
+    brought is typed at this program's input; else the presenter has fields for it, and calls `paste` or `enter`.
+    `progress` is how it stands, None until there is something to tell.
     """
 
     def __init__(
@@ -131,7 +138,7 @@ class SignIn:
         self._flow = flow
         self._challenge = challenge
         self._username = username
-        self._password = Secret(password or "")
+        self._password = None if password is None else Secret(password)
         self._tokens = None if tokens is None else Members(tokens)
         self._timeout = timeout
         self._look_first = not force and tokens is None and username is None and not prompt
@@ -143,7 +150,7 @@ class SignIn:
         self._here = here or detect()  # in the caller's thread: a kernel tells its cells apart by it
         self._types = types
         self._epoch = 0
-        self._asking: BrowserFlow | None = None
+        self._asking: BrowserFlow | FormFlow | None = None
         self._to_be_typed = False
         self._typing = False
         self._mispasted = 0
@@ -177,7 +184,7 @@ class SignIn:
             if self._thread.ident is None:
                 self._start()  # in here, so that no interrupt finds a sign-in that nobody waits for
             while not self._over.wait(SLICE):
-                self._read_address()
+                self._read()
         except BaseException as error:
             self._give_up(error)
             self._over.wait(FAREWELL)
@@ -192,7 +199,7 @@ class SignIn:
                 self._start()
             while not self._over.is_set():
                 await asyncio.sleep(SLICE)
-                self._read_address()
+                self._read()
         except GeneratorExit:  # the loop is gone: there is nothing to wait in
             self.cancel()
             raise
@@ -216,15 +223,52 @@ class SignIn:
         """
         address = Secret(address.strip())  # also in a traceback through here
         asking = self._asking
-        if asking is None:
+        if not isinstance(asking, BrowserFlow):
             raise ConfigurationError("this sign-in does not wait for an address")
         asking.deliver(address)
 
-    def _read_address(self) -> None:
-        """Where only the address helps, and somebody can type: ask for it, in the thread that may."""
+    def enter(self, username: str, password: str) -> None:
+        """Bring a user name and a password.  What is wrong with them is told by the next progress.
+
+        Raises `ConfigurationError` where none are waited for.
+        """
+        password = Secret(password)  # also in a traceback through here
+        asking = self._asking
+        if not isinstance(asking, FormFlow):
+            raise ConfigurationError("this sign-in does not wait for a password")
+        asking.deliver(username, password)
+
+    def _read(self) -> None:
+        """Where somebody has to type something, and can: ask for it, in the thread that may."""
         asking = self._asking
         if asking is None or not self._to_be_typed:
             return
+        if isinstance(asking, BrowserFlow):
+            self._read_address(asking)
+        elif asking.waiting:
+            self._read_credentials(asking)
+
+    def _read_credentials(self, asking: FormFlow) -> None:
+        username, password = asking.username, Secret("")
+        self._typing = True
+        try:
+            if not username:
+                if not self._here.notebook:  # whose standard output shows where it is asked
+                    print("User name: ", end="", file=sys.stderr, flush=True)
+                username = input("User name: " if self._here.notebook else "").strip()
+            if username:
+                password = Secret(getpass.getpass(f"Password for {plain(username, 100)} (it does not show): "))
+        except EOFError:
+            pass
+        finally:
+            self._typing = False
+        if self._over.wait(0 if password else SLICE):
+            return  # somebody has signed in elsewhere while this one was typing
+        if not password:
+            raise LoginFailed("no password was entered", outcome="cancelled", hint="Begin again to retry.")
+        asking.deliver(username, password)
+
+    def _read_address(self, asking: BrowserFlow) -> None:
         self._typing = True
         try:
             address = getpass.getpass("Address: ")
@@ -326,7 +370,7 @@ class SignIn:
         scope = self._scope()
         if (way := self._silent_way(scope)) is not None:
             return self._save(replace(way.finish(self._pause), scope=scope, resource=" ".join(self._resources)))
-        named = choose(self._flow, self._source.provider.server, self._here, command=self._made.command)
+        named = self._named()
         if (hold := self._source.store.try_lock(self._source.key)) is not None:
             hold.release()  # a store that cannot keep a login says so here, before a person is asked
         began = time.monotonic()
@@ -376,20 +420,37 @@ class SignIn:
         before = _active(self._source)
         return " ".join(sorted(self._needs | scope_set(before.scope if before else "")))
 
+    def _named(self) -> _Way:
+        """The way to ask a person, where one can be asked."""
+        here, command = self._here, self._made.command
+        if self._username is not None or (self._made.grant == "password" and self._flow is None):
+            require_typist(here, command=command)
+            return "password"
+        return choose(self._flow, self._source.oauth.server, here, command=command)
+
     def _silent_way(self, scope: str) -> LoginFlow | None:
         provider = self._source.provider
         if self._tokens is not None:
             return HandedFlow(provider, self._tokens)
-        if self._username is not None:
-            return PasswordFlow(provider, self._username, self._password, scope, " ".join(self._resources))
+        username, password = self._username, self._password
+        if username is None and self._flow is None:
+            username, password = self._made.credentials()
+        if username and password is not None:
+            return PasswordFlow(provider, username, password, scope, " ".join(self._resources))
         if self._made.grant == "client_credentials":
-            return ClientCredentialsFlow(provider, scope, " ".join(self._resources))
+            return ClientCredentialsFlow(self._source.oauth, scope, " ".join(self._resources))
         return None
 
-    def _way(self, named: FlowName) -> DeviceFlow | BrowserFlow:
-        provider, scope, resource = self._source.provider, self._scope(), self._all_resources()
+    def _way(self, named: _Way) -> _Asking:
+        way: _Asking
+        if named == "password":
+            username = self._username or self._made.credentials()[0]
+            way = FormFlow(self._source.provider, self._scope(), self._all_resources(), username)
+            if self._timeout is not None:
+                way.timeout = self._timeout
+            return way
+        provider, scope, resource = self._source.oauth, self._scope(), self._all_resources()
         asks = {**_login_hint(self._source.key.account, _known(self._source)), **self._asks}
-        way: DeviceFlow | BrowserFlow
         if named == "device":
             way = DeviceFlow(provider, scope, resource, asks=asks)
         else:
@@ -402,7 +463,7 @@ class SignIn:
             way.timeout = self._timeout
         return way
 
-    def _ask(self, way: DeviceFlow | BrowserFlow) -> SignedIn | None:
+    def _ask(self, way: _Asking) -> SignedIn | None:
         """Ask a person.  None where another program was a moment faster."""
         try:
             try:
@@ -415,15 +476,15 @@ class SignIn:
                 raise
             if not self._board.put_up(prompt, way.scope, time.time()) and self._shares:
                 return None
-            self._asking = way if isinstance(way, BrowserFlow) else None
+            self._asking = None if isinstance(way, DeviceFlow) else way
             self._tell(Progress("pending", prompt))
-            self._to_be_typed = self._types and prompt.kind == "paste"  # now that it has been shown
+            self._to_be_typed = self._types and prompt.kind in ("paste", "password")  # now that it has been shown
             return replace(way.finish(self._pause), scope=way.scope, resource=way.resource)
         finally:
             self._asking, self._to_be_typed = None, False
             way.close()
 
-    def _follow(self, prompt: Prompt, named: FlowName, began: float) -> None:
+    def _follow(self, prompt: Prompt, named: _Way, began: float) -> None:
         """Show another program's prompt for as long as it asks by it."""
         self._tell(Progress("elsewhere", prompt))
         while self._board.elsewhere(named, time.time()) == prompt:
@@ -437,7 +498,8 @@ class SignIn:
     def _pause(self, seconds: float, *, trouble: str = "") -> None:
         shown = self.progress
         if shown is not None and shown.state in ("pending", "retrying"):
-            self._tell(Progress("retrying" if trouble else "pending", shown.prompt, detail=trouble))
+            again = shown.prompt is not None and shown.prompt.kind == "password"  # whatever the trouble was
+            self._tell(Progress("retrying" if trouble and not again else "pending", shown.prompt, detail=trouble))
         until = time.monotonic() + seconds
         while True:
             if self._cancelled.is_set():

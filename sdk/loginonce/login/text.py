@@ -74,6 +74,8 @@ class TextPresenter:
         elif prompt is not None and prompt != self._shown:
             self._shown = prompt
             self._ask(prompt, elsewhere=progress.state == "elsewhere")
+        elif progress.state == "pending" and progress.detail:
+            self._say(plain(f"{progress.detail}.  Try again."))
         if progress.state == "retrying":
             self._say(f"Network problem, still trying: {plain(progress.detail)}")
 
@@ -88,6 +90,9 @@ class TextPresenter:
         minutes = max(1, round((prompt.expires_at - time.time()) / 60))
         if elsewhere:
             self._say(ELSEWHERE)
+        if prompt.kind == "password":
+            self._say(f"Sign in at {plain(prompt.issuer)} with your user name and password.")
+            return
         self._say(f"Sign in {plain(prompt.client_id)!r} at {plain(prompt.issuer)}:")
         self._say("", f"    {plain(prompt.url_complete or prompt.url, 8000)}", "")
         if prompt.kind == "device":

@@ -127,13 +127,13 @@ def prompt(progress: Progress, *, field: bool = False) -> str:
     if asked is None:
         return ""
     application = f'<span style="color: {_TEXT};">{words(asked.client_id)}</span>'
-    title = (
-        f'<div style="font-weight: 600;">Sign in to {_place(asked.issuer)}</div>'
-        f"<div>{_quiet(f'for the application {application}')}</div>"
-    )
+    title = _titled(asked) + f"<div>{_quiet(f'for the application {application}')}</div>"
     if progress.state == "elsewhere":
         same = _quiet("A sign-in is already pending in another notebook or program. This is the same one.")
         title += f'<div style="margin-top: 6px;">{same}</div>'
+    if asked.kind == "password":
+        below = "below" if field else "into the prompt; the password shows as dots"
+        return _asked(_titled(asked), f"<div>{_quiet(f'Enter your user name and password {below}.')}</div>")
     where = asked.url_complete or asked.url
     if _host(where) == _host(asked.url):
         text = asked.url if asked.kind == "device" else f"Sign in at {urlsplit(asked.url).netloc}"
@@ -154,7 +154,14 @@ def prompt(progress: Progress, *, field: bool = False) -> str:
         body += f'<div style="margin-top: 6px;">{comes_back}</div>'
         if field:
             body += _what_to_bring(field=True, otherwise=True)
-    beside = _qr(where) if asked.kind == "device" else ""
+    return _asked(title, body, _qr(where) if asked.kind == "device" else "")
+
+
+def _titled(asked: Prompt) -> str:
+    return f'<div style="font-weight: 600;">Sign in to {_place(asked.issuer)}</div>'
+
+
+def _asked(title: str, body: str, beside: str = "") -> str:
     return (
         f'<div class="loginonce" role="status" style="{_FRAME} display: flex; flex-wrap: wrap; gap: 14px 32px; '
         "align-items: flex-start; margin: 6px 0 2px; padding: 2px 0 2px calc(1.4em - 2px); "
@@ -227,6 +234,10 @@ def status(progress: Progress, now: float, *, announce: bool = True, how: str = 
         # The detail is for the log of experts; the sentence for people comes first.
         detail = _indented(words(progress.detail)) if progress.detail else ""
         return _line(f"{_icon(_TROUBLE)}Network problem, still trying{_quiet(tail)}{detail}", announce=announce)
+    if progress.detail:  # what was entered has not been accepted
+        return _line(
+            f"{_icon(_TROUBLE)}{words(progress.detail)}{_indented(words('Try again') + tail)}", announce=announce
+        )
     return _line(f"{_icon(_WAITING)}Waiting{_quiet(tail)}", announce=announce)
 
 

@@ -5,8 +5,8 @@ second while the card is on a page (one `stat`), and at the clock.  `Session.on_
 and tells less: not that the store is away, nor that a renewal has to wait.  Nothing here blocks: signing in, out and
 renewing go on in threads of their own, a front end may deliver clicks on any thread, and all state is behind one lock.
 
-Link and code are in the card only while somebody is asked.  An address that is pasted is taken out of its field
-before it is looked at, and is not echoed to other pages.  `close` blanks every part, so a notebook that is saved with
+Link and code are in the card only while somebody is asked.  An address or a password is taken out of its field before
+it is looked at, and is not echoed to other pages.  `close` blanks every part, so a notebook that is saved with
 the state of its widgets keeps nothing of it.
 """
 
@@ -40,6 +40,8 @@ BEAT = 0.25
 """Seconds between two looks at the store: what another kernel did shows within it."""
 
 
+_PASTE = "paste the whole address here, and press Enter"
+
 INDENT = "21.6px"
 """Where the text of `html` begins in a widget: field and buttons begin there too."""
 
@@ -63,7 +65,7 @@ class SignedIn(Protocol):
 
 
 class _Field(widgets.Password):  # type: ignore[misc]  # ipywidgets has no types
-    """Where an address is pasted: it shows dots, and other pages with the same card are not told of it."""
+    """Where an address or a password goes: it shows dots, and other pages with the same card are not told of it."""
 
     value = Unicode("").tag(sync=True, echo_update=False)
 
@@ -89,12 +91,10 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         self._closed = False
         self._displays: list[Any] = []
         self._line, self._ask, self._note = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self._field = _Field(
-            placeholder="paste the whole address here, and press Enter",
-            continuous_update=False,
-            layout={"width": "27em", "max_width": f"calc(100% - {INDENT} - 2px)", "margin": f"2px 0 2px {INDENT}"},
-        )
-        self._field.observe(self._pasted, "value")
+        place = {"width": "27em", "max_width": f"calc(100% - {INDENT} - 2px)", "margin": f"2px 0 2px {INDENT}"}
+        self._name = widgets.Text(placeholder="user name", continuous_update=False, layout=place)
+        self._field = _Field(placeholder=_PASTE, continuous_update=False, layout=place)
+        self._field.observe(self._typed, "value")
         self._buttons = {
             name: widgets.Button(description=name, layout={"width": "auto"})
             for name in ("Sign in", "Cancel", "Renew now", "Switch account", "Sign out")
@@ -110,8 +110,8 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             button.on_click(lambda _, click=clicks[name]: click())
         layout = {"flex_flow": "row wrap", "margin": f"0 0 0 calc({INDENT} - 2px)"}
         row = widgets.HBox(list(self._buttons.values()), layout=layout)
-        super().__init__([self._line, self._ask, self._field, self._note, row], **settings)
-        self._parts = (self._line, self._ask, self._field, self._note, *self._buttons.values(), row)
+        super().__init__([self._line, self._ask, self._name, self._field, self._note, row], **settings)
+        self._parts = (self._line, self._ask, self._name, self._field, self._note, *self._buttons.values(), row)
         self._view_count = 0  # front ends count the pages that show it from now on
         self.observe(self._seen, "_view_count")
         self._look()
@@ -150,7 +150,7 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             self._rest()
             self._cancel()
             self._closed = True
-            for part in (self._line, self._ask, self._field, self._note):
+            for part in (self._line, self._ask, self._name, self._field, self._note):
                 part.value = ""
             static = self._static()
         for shown in self._displays:
@@ -211,6 +211,10 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             note = self._message
             if progress is not None:
                 note += html.status(progress, now, announce=announce, how="")
+            by_name = field and asked is not None and asked.kind == "password"
+            self._field.placeholder = "password; press Enter" if by_name else _PASTE
+            _show(self._name, by_name)
+            _show(self._field, field)
             # While somebody is asked to sign in, that nobody is signed in goes without saying.
             self._line.value = "" if asked and standing.state != "signed_in" else standing.html(now, announce=announce)
             self._ask.value = html.prompt(progress, field=field) if progress else ""
@@ -219,7 +223,6 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             renews = standing.account is not None and standing.account.renews
             for part in (self._line, self._ask, self._note):
                 _show(part, bool(part.value))
-            _show(self._field, field)
             for name, shown in {
                 "Sign in": not asking and not signed_in,
                 "Cancel": asking,
@@ -241,6 +244,7 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
                 # Whoever clicks is there, and has a field to bring an address by.
                 here = replace(detect(), human=True, stdin=True, blocking=True)
                 source, made = self._session.source, self._session.settings
+                self._name.value = "" if force else made.credentials()[0]
                 self._sign_in = SignIn(source, made, _Shown(self), force=force, here=here, types=False)
             except LoginonceError as error:
                 self._message = html.failed(error)
@@ -263,16 +267,21 @@ class LoginWidget(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
                     self._message = html.failed(progress.error, progress.prompt)
             self._look()
 
-    def _pasted(self, change: Any) -> None:
-        address = Secret(change["new"])
-        if not address:
+    def _typed(self, change: Any) -> None:
+        typed = Secret(change["new"])
+        if not typed:
             return
         self._field.value = ""
         with self._mutex:
             sign_in = self._sign_in
+            asked = self._progress.prompt if self._progress else None
         try:
-            if sign_in is not None:
-                sign_in.paste(address)
+            if sign_in is not None and asked is not None and asked.kind == "password":
+                if not (name := self._name.value.strip()):
+                    raise ConfigurationError("the user name comes first")
+                sign_in.enter(name, typed)
+            elif sign_in is not None:
+                sign_in.paste(typed)
             complaint = ""
         except (ProtocolError, ConfigurationError) as error:
             complaint = html.trouble(error, "That was not it; the sign-in goes on")

@@ -10,10 +10,10 @@ loginonce: it is a judge of the SDK, so it must not share the SDK's mistakes. Ne
 (Flask). Nothing is imported before the first use of a name, because the pytest plugin that lives here is
 loaded at every start of pytest.
 
-How it is built, from the inside out: `behaviour` (the knobs), `state` (grants and families, pure), `idtoken`
-(keys and ID tokens), `grants` (Authlib, tied to the state), `app`, `pages`, `api` (the end points), `faults`
-and `wire` (HTTP, and answers that get lost), `events` (what was seen), `browser` (the scripted human), and
-`provider` (the class that holds them together).
+How it is built, from the inside out: `behaviour` (the knobs, and `likenesses` of providers), `state` (grants
+and families, pure), `idtoken` (keys and ID tokens), `grants` (Authlib, tied to the state), `app`, `pages`, `api`,
+`backend` (the end points), `faults` and `wire` (HTTP, and answers that get lost), `events` (what was seen),
+`browser` (the scripted human), and `provider` (the class that holds them together).
 """
 
 from importlib import import_module

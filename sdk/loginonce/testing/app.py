@@ -6,6 +6,7 @@ from flask import Flask, Response, g, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from loginonce.testing.api import add_api
+from loginonce.testing.backend import add_backend
 from loginonce.testing.dpop import ProofError, refused
 from loginonce.testing.grants import ADVERTISED_METHODS, AUTH_METHODS, GRANT_TYPES, Server
 from loginonce.testing.pages import add_pages
@@ -28,6 +29,7 @@ def create_app(provider: "FakeProvider") -> Flask:
     add_standards(app, server, AUTH_METHODS)
     add_pages(app, server)
     add_api(app, provider)
+    add_backend(app, provider)
     app.after_request(lambda response: provider.proofs.supply(request, response))
     return app
 

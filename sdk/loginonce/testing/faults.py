@@ -13,6 +13,7 @@ from typing import Any, Literal
 Where = Literal[
     "refresh",
     "token",
+    "login",
     "device",
     "discovery",
     "jwks",
@@ -132,8 +133,8 @@ class Faults:
         """Let `fault` happen to the next `times` requests of the kind `where` (None: until `clear`).
 
         "refresh" stands for token requests with the grant type refresh_token, "token" for all token
-        requests, "device" for device authorization requests; the others for the end point of that name.
-        Faults happen in the order they were added, one for each request.
+        requests, "login" for sign-ins at the JSON back end, "device" for device authorization requests; the
+        others for the end point of that name. Faults happen in the order they were added, one for each request.
         """
         with self._lock:
             self._waiting.append((fault, where, times))

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlencode
 
 from loginonce.testing import browser
 from loginonce.testing.app import create_app
+from loginonce.testing.backend import token_sent
 from loginonce.testing.behaviour import Behaviour
 from loginonce.testing.dpop import Proofs
 from loginonce.testing.events import Event, EventLog, Stats
@@ -31,6 +32,8 @@ _PLACES = {
     "/jwks": "jwks",
     "/authorize": "authorize",
     "/revoke": "revocation",
+    "/auth/login": "login",
+    "/auth/logout": "revocation",
     "/userinfo": "userinfo",
 }
 
@@ -72,6 +75,7 @@ class FakeProvider(Behaviour):
         tamper_id_token: Changes claims and header of each ID token before it is signed. The header may ask
             for `alg` "none", or "HS256" signed with the public key.
         tamper_signature: Break the signature of each ID token.
+        json_answer: Changes what the plain JSON back end at `backend` answers with.
 
     A context manager; entering starts it. End points of the API, below `api("/")`: /redirect?to=URL&status=,
     /scope (403 without the scope admin), /stepup (401 without the acr urn:example:mfa, RFC 9470), /never (401
@@ -84,6 +88,7 @@ class FakeProvider(Behaviour):
     claims: dict[str, Json] = field(default_factory=_people_claims)
     tamper_id_token: Callable[[Json, Json], tuple[Json, Json]] | None = None
     tamper_signature: bool = False
+    json_answer: Callable[[Json], Json] | None = None
 
     def __post_init__(self) -> None:
         """Prepare everything but the socket."""
@@ -133,6 +138,11 @@ class FakeProvider(Behaviour):
     def api(self, path: str) -> str:
         """Return the address of a path of the API: `api("/runs")`."""
         return f"{self.issuer}/api/{path.lstrip('/')}"
+
+    @property
+    def backend(self) -> Json:
+        """How the JSON back end below `issuer` speaks, which lets the same people in: `Session(…, backend=…)`."""
+        return {"login": "/auth/login", "refresh": "/auth/refresh", "logout": "/auth/logout"}
 
     # What it saw.
 
@@ -303,6 +313,9 @@ class FakeProvider(Behaviour):
     def _exchange(self, environ: Environ, body: bytes) -> tuple[Answer, Delivery, float]:
         path = environ["PATH_INFO"] = self.paths.get(environ["PATH_INFO"], environ["PATH_INFO"])
         place = "api" if path.startswith("/api/") else _PLACES.get(path, "")
+        if path == "/auth/refresh":
+            with self.events.token_request("refresh_token", token_sent(body)):
+                return self._process(environ, {"token", "refresh"}, latency=self.latency)
         if place != "token":
             return self._process(environ, {place}, latency=0.0)
         form = parse_qs(body.decode(errors="replace"))

@@ -51,6 +51,7 @@ def program() -> None:
         policy=Policy(window=60, lost="login"),
     )
     Session("lab", store="memory:")
+    Session("https://shop.example.org", backend={"login": "/auth/login", "refused": [401]})
     Session("lab", store=MemoryStore())
     assert_type(lab.login(), Account)
     assert_type(lab.login("device", force=True, timeout=60), Account)
