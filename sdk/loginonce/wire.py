@@ -25,6 +25,7 @@ from .value import Value, field
 __all__ = [
     "DEVICE_CODE_GRANT_TYPE",
     "LONGEST_RETRY_AFTER",
+    "SENDABLE",
     "Answer",
     "Busy",
     "DeviceAuthorization",
@@ -38,11 +39,13 @@ __all__ = [
     "Unsent",
     "error_response",
     "for_people",
+    "json_object",
     "judge_device_authorization",
     "judge_redirect",
     "judge_refresh",
     "judge_token",
     "oauth_error",
+    "read_retry_after",
     "require_state",
     "seconds",
     "successful",
@@ -195,7 +198,8 @@ _OUR_FAULT = frozenset(
     }
 )
 _NOT_NOW = frozenset({"temporarily_unavailable", "slow_down", "too_many_requests", "rate_limit_exceeded"})
-_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+SENDABLE = re.compile(r"[\x21-\x7e]+")
+"""What a token may be made of that goes into a header (RFC 6750 §2.1, generously)."""
 
 
 def judge_refresh(answer: Answer, now: float, dialect: Dialect = ANY) -> Reply:
@@ -204,13 +208,13 @@ def judge_refresh(answer: Answer, now: float, dialect: Dialect = ANY) -> Reply:
     `dialect`: in whose words an error may be told.
     """
     status = answer.status
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     said = _error_members(content, dialect) if content is not None else None
     what = _describe(status, said)
     if status in (429, 503):
-        return Busy(what, _retry_after(answer.headers, now))
+        return Busy(what, read_retry_after(answer.headers, now))
     if said is not None and (said.error in _NOT_NOW or said.error in dialect.deferrals):
-        return Busy(what, _retry_after(answer.headers, now))
+        return Busy(what, read_retry_after(answer.headers, now))
     if status >= 500 or status == 408:
         return Lost(what, answered=True)
     if said is not None and (200 <= status < 300 or status in (400, 401, 403)):
@@ -234,7 +238,7 @@ def judge_token(answer: Answer, dialect: Dialect = ANY) -> TokenAnswer:
 
     Raises `InvalidGrant`, `ErrorResponse` or `ProtocolError`.
     """
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     if not 200 <= answer.status < 300 or (content is not None and _error_members(content, dialect)):
         raise error_response(answer, "the provider refused the token request", dialect)
     granted = _token_answer(content)
@@ -248,7 +252,7 @@ def successful(answer: Answer, what: str) -> Members:
 
     Raises `ErrorResponse` or `ProtocolError`.
     """
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     if not 200 <= answer.status < 300 or (content is not None and _error_members(content, ANY)):
         raise error_response(answer, what)
     if content is None or not shallow(content):
@@ -258,7 +262,7 @@ def successful(answer: Answer, what: str) -> Members:
 
 def error_response(answer: Answer, what: str, dialect: Dialect = ANY) -> ErrorResponse:
     """The error that an answer holds, for people (RFC 6749 §5.2)."""
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     said = (_error_members(content, dialect) if content is not None else None) or _Said("", "", "")
     over = said.error in ("invalid_grant", "expired_token") or said.error in dialect.refusals
     kind = InvalidGrant if over else ErrorResponse
@@ -273,7 +277,7 @@ def error_response(answer: Answer, what: str, dialect: Dialect = ANY) -> ErrorRe
 
 def oauth_error(answer: Answer) -> str:
     """The error code in an answer (RFC 6749 §5.2), "" if there is none."""
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     said = _error_members(content) if content is not None else None
     return said.error if said else ""
 
@@ -310,7 +314,8 @@ def _describe(status: int, said: _Said | None) -> str:
     return f"{said.error} ({said.description})" if said.description else said.error
 
 
-def _json_object(body: bytes) -> dict[str, Any] | None:
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """The object in a body, or None where it holds none, or one that is nested beyond reason."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
@@ -322,7 +327,7 @@ def _token_answer(content: Mapping[str, Any] | None) -> TokenAnswer | Lost:
     if content is None:
         return Lost("the provider's answer is not a JSON object")
     access_token = _secret(content, "access_token")
-    if access_token is None or not _PRINTABLE.fullmatch(access_token):
+    if access_token is None or not SENDABLE.fullmatch(access_token):
         return Lost("the provider's answer has no access_token that could be sent in a header")
     return TokenAnswer(
         access_token=access_token,
@@ -368,7 +373,7 @@ def _scope(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
+def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Retry-After in seconds from now (RFC 9110 §10.2.3), whether it is a number or a date."""
     value = headers.get("retry-after", "").strip()
     if re.fullmatch("[0-9]+", value):
@@ -459,7 +464,7 @@ def judge_device_authorization(answer: Answer, dialect: Dialect = ANY) -> Device
     Raises `ErrorResponse` or `ProtocolError`.  No `interval` means five seconds (RFC 8628 §3.2); Google
     calls the address `verification_url`.
     """
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     if content is None or not 200 <= answer.status < 300 or _error_members(content, dialect):
         raise error_response(answer, "the provider did not begin a device sign-in", dialect)
     uri = content.get("verification_uri") or content.get("verification_url")
