@@ -23,14 +23,13 @@ from typing import Any, NamedTuple
 from .address import secure
 from .claims import unverified_claims
 from .errors import ConfigurationError, ErrorResponse, InvalidGrant, ProtocolError
-from .model import Secret
+from .model import Members, Secret
 from .wire import (
     SENDABLE,
     Answer,
     Busy,
     Granted,
     Lost,
-    Members,
     Misconfigured,
     Refused,
     Reply,

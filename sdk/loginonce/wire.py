@@ -11,16 +11,16 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from .address import web_address
 from .claims import shallow
 from .errors import ErrorResponse, InvalidGrant, ProtocolError
-from .model import AuthorizationServer, Secret, TokenSet
+from .model import AuthorizationServer, Members, Secret, TokenSet
 from .providers import ANY, Dialect
+from .value import Value, field
 
 __all__ = [
     "DEVICE_CODE_GRANT_TYPE",
@@ -32,7 +32,6 @@ __all__ = [
     "Form",
     "Granted",
     "Lost",
-    "Members",
     "Misconfigured",
     "Refused",
     "Reply",
@@ -60,7 +59,7 @@ LONGEST_RETRY_AFTER = 3600.0
 Form: TypeAlias = list[tuple[str, str]]
 
 
-class Answer(NamedTuple):
+class Answer(Value):
     """An HTTP answer, whole and within bounds.  Header names are lower case.  Its repr shows nothing of it."""
 
     status: int
@@ -69,13 +68,6 @@ class Answer(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<answer {self.status}, {len(self.body)} bytes>"
-
-
-class Members(dict[str, Any]):
-    """A dict that may hold secrets, and does not show them in a traceback."""
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} members: {', '.join(sorted(map(str, self)))}>"
 
 
 # ── a token request ──────────────────────────────────────────────────────────────────────────────────────
@@ -89,8 +81,7 @@ def token_form(grant_type: str, **parameters: str | None) -> Form:
 # ── a token answer ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class TokenAnswer:
+class TokenAnswer(Value):
     """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said.
 
     `dpop_key` is the key that the tokens were asked for with (RFC 9449), where one was.  `claims`: whose tokens they
@@ -136,26 +127,26 @@ class TokenAnswer:
         return None if self.refresh_expires_in is None else asked_at + self.refresh_expires_in
 
 
-class Granted(NamedTuple):
+class Granted(Value):
     """Tokens."""
 
     answer: TokenAnswer
 
 
-class Refused(NamedTuple):
+class Refused(Value):
     """The refresh token is no longer good, and never will be."""
 
     error: str
     detail: str
 
 
-class Unsent(NamedTuple):
+class Unsent(Value):
     """The request provably never reached the provider."""
 
     detail: str
 
 
-class Lost(NamedTuple):
+class Lost(Value):
     """The request may have been carried out, and the answer is not there or makes no sense.
 
     `answered`: something else has answered, such as a gateway or an error page.  Whether the token was spent is as
@@ -166,14 +157,14 @@ class Lost(NamedTuple):
     answered: bool = False
 
 
-class Busy(NamedTuple):
+class Busy(Value):
     """The provider declined to look at it now; `retry_after` in seconds."""
 
     detail: str
     retry_after: float | None
 
 
-class Misconfigured(NamedTuple):
+class Misconfigured(Value):
     """The provider objects to us, not to the refresh token."""
 
     error: str
@@ -291,7 +282,7 @@ def oauth_error(answer: Answer) -> str:
     return said.error if said else ""
 
 
-class _Said(NamedTuple):
+class _Said(Value):
     error: str
     description: str
     uri: str
@@ -456,8 +447,7 @@ def _parameters(url: str, redirect_uri: str) -> Members | None:
     return Members(parse_qsl(there.query))
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceAuthorization:
+class DeviceAuthorization(Value):
     """A device authorization answer (RFC 8628 §3.2); `expires_in` and `interval` in seconds."""
 
     device_code: Secret
