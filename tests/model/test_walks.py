@@ -149,7 +149,7 @@ class Unmoved(Wrong):
         return 1
 
     def load(self, key: GrantKey) -> Snapshot:
-        return super().load(key)._replace(stamp=1, settled=True)
+        return replace(super().load(key), stamp=1, settled=True)
 
 
 class Open(Wrong):
