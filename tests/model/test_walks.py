@@ -15,11 +15,11 @@ from scenarios import LARGE, SCENARIOS
 from walks import Astray, Walk
 from world import CRASH, REMOVED, World
 
-from loginonce.config import open_store
 from loginonce.model import Grant, GrantKey, Order
 from loginonce.stores import redis, sql
 from loginonce.stores.base import Hold, Snapshot, Stamp, TokenStore
 from loginonce.stores.memory import MemoryStore
+from loginonce.stores.opening import open_store
 from loginonce.stores.sealed import SealedStore
 
 WALKS = 200
