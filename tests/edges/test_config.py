@@ -4,7 +4,6 @@ import os
 import pickle
 import shlex
 import stat
-import sys
 import threading
 import tomllib
 from dataclasses import replace
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from loginonce.config import Settings, add_profile, profiles, settings
-from loginonce.errors import ConfigurationError, StoreError
+from loginonce.errors import ConfigurationError
 from loginonce.model import GrantKey, Secret
 from loginonce.providers import known
 from loginonce.refresh import Policy
@@ -257,43 +256,6 @@ def test_the_command_says_everything_that_matters_and_can_be_pasted_into_a_shell
     assert words[4:] == ["--client-id", "x; rm -rf ~", "--scope", "openid runs", "--account", "Ada's"]
 
 
-def test_a_store_in_a_folder_is_the_same_wherever_a_program_starts(tmp_path: Path) -> None:
-    assert open_store(f"file:{tmp_path}/x").identity == open_store(f"file://{tmp_path}/x").identity
-    with pytest.raises(ConfigurationError, match="name the whole path"):
-        open_store("file:logins")
-    with pytest.raises(ConfigurationError, match="keyring:/folder"):
-        open_store("keyring:logins")
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "",
-        "file:/srv/logins?lock=strict",
-        "keyring:",
-        "redis://ada:x@H:6379/0?wait=1",
-        "rediss://[::1]/2?prefix=lab",
-        "postgresql://ada:x@h/logins?sslmode=require",
-        "mariadb+pymysql://h/logins",
-        "sqlite:////srv/logins/db",
-        "redis://h?seal=env",
-    ],
-)
-def test_the_identity_of_a_store_is_an_address_that_opens_it(
-    address: str, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOGINONCE_SEAL_KEY", "A" * 43 + "=")
-    store = open_store(address)
-    assert open_store(store.identity).identity == store.identity
-    assert ":x@" not in store.identity
-
-
-@pytest.mark.parametrize("address", ["carrier-pigeon:coop", "/srv/logins", "file"])
-def test_an_unknown_store_is_refused(address: str) -> None:
-    with pytest.raises(ConfigurationError, match="not a store that is known here"):
-        open_store(address)
-
-
 def test_a_store_on_a_redis_is_opened_by_its_address_and_shown_without_its_password(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,31 +273,6 @@ def test_a_store_on_a_redis_is_opened_by_its_address_and_shown_without_its_passw
     assert "password" in repr(open_store("redis://ada@localhost:6390/2").__dict__["_connecting"])
     assert open_store("redis://ada@localhost:6390/2").__dict__["_connecting"]["password"] == "hush"
     assert open_store("redis://ada@elsewhere:6390/2").__dict__["_connecting"]["password"] is None
-
-
-@pytest.mark.parametrize(("missing", "told"), [("redis", r"pip install 'loginonce\[redis\]'"), ("selectors", None)])
-def test_without_the_redis_client_the_error_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, missing: str, told: str | None
-) -> None:
-    monkeypatch.delitem(sys.modules, "loginonce.stores.redis", raising=False)
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ConfigurationError if told else ModuleNotFoundError, match=told):
-        open_store("redis://localhost")
-
-
-def test_the_lock_of_a_folder_is_chosen_in_its_address(tmp_path: Path) -> None:
-    assert open_store(f"file:{tmp_path}/x?lock=strict").location(KEY) == open_store(f"file:{tmp_path}/x").location(KEY)
-    hold = open_store(f"file:{tmp_path}/x?lock=strict").try_lock(KEY)
-    assert hold is not None
-    hold.release()
-    with pytest.raises(StoreError, match=r"kept with lock=strict.*lock=flock"):
-        open_store(f"file:{tmp_path}/x?lock=flock").try_lock(KEY)
-
-
-@pytest.mark.parametrize("setting", ["lock=none", "lock=", "strict", "lock=strict&x=1"])
-def test_a_setting_of_a_folder_that_means_nothing_is_refused(setting: str) -> None:
-    with pytest.raises(ConfigurationError, match="there are lock=flock, lock=strict"):
-        open_store(f"file:/srv/logins?{setting}")
 
 
 def test_a_profile_is_saved_also_where_the_file_system_has_no_locks(
