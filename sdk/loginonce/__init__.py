@@ -7,34 +7,37 @@ lab.login()
 lab.get("https://api.example.org/runs").json()
 """
 
-from typing import Any as _Any
+import typing as _typing
+from importlib import import_module as _import_module
 
-from .errors import (
-    ConfigurationError,
-    CorruptStore,
-    ErrorResponse,
-    InvalidGrant,
-    LockTimeout,
-    LoginFailed,
-    LoginonceError,
-    LoginRequired,
-    ProtocolError,
-    SealError,
-    StepUpRequired,
-    StoreError,
-    TransportError,
-)
-from .exchange import ExchangedToken
-from .introspection import LoginCheck
-from .model import Account, AuthorizationServer, Change, Client, Grant, TokenSet
-from .refresh import Policy
-from .session import LoggedOut, Session
-from .source import LoginSource, TokenSource
-from .stores.base import TokenStore
-from .stores.file import FileStore
-from .stores.keyring import KeyringStore
-from .stores.memory import MemoryStore
-from .stores.sealed import SealedStore
+if _typing.TYPE_CHECKING:
+    from .client import LoggedOut
+    from .errors import (
+        ConfigurationError,
+        CorruptStore,
+        ErrorResponse,
+        InvalidGrant,
+        LockTimeout,
+        LoginFailed,
+        LoginonceError,
+        LoginRequired,
+        ProtocolError,
+        SealError,
+        StepUpRequired,
+        StoreError,
+        TransportError,
+    )
+    from .exchange import ExchangedToken
+    from .introspection import LoginCheck
+    from .model import Account, AuthorizationServer, Change, Client, Grant, TokenSet
+    from .refresh import Policy
+    from .session import Session
+    from .source import LoginSource, TokenSource
+    from .stores.base import TokenStore
+    from .stores.file import FileStore
+    from .stores.keyring import KeyringStore
+    from .stores.memory import MemoryStore
+    from .stores.sealed import SealedStore
 
 __all__ = [
     "Account",
@@ -70,15 +73,63 @@ __all__ = [
     "TransportError",
 ]
 
+_MODULES = {
+    "Account": "model",
+    "AuthorizationServer": "model",
+    "Change": "model",
+    "Client": "model",
+    "ConfigurationError": "errors",
+    "CorruptStore": "errors",
+    "ErrorResponse": "errors",
+    "ExchangedToken": "exchange",
+    "FileStore": "stores.file",
+    "Grant": "model",
+    "InvalidGrant": "errors",
+    "KeyringStore": "stores.keyring",
+    "LockTimeout": "errors",
+    "LoggedOut": "client",
+    "LoginCheck": "introspection",
+    "LoginFailed": "errors",
+    "LoginRequired": "errors",
+    "LoginSource": "source",
+    "LoginonceError": "errors",
+    "MemoryStore": "stores.memory",
+    "Policy": "refresh",
+    "ProtocolError": "errors",
+    "SealError": "errors",
+    "SealedStore": "stores.sealed",
+    "Session": "session",
+    "StepUpRequired": "errors",
+    "StoreError": "errors",
+    "TokenSet": "model",
+    "TokenSource": "source",
+    "TokenStore": "stores.base",
+    "TransportError": "errors",
+}
+"""Where each name is at home.  It is imported when it is first asked for: who uses a part does not pay for all."""
 
-def load_ipython_extension(shell: _Any) -> None:
+
+def __getattr__(name: str) -> _typing.Any:
+    if name in _MODULES:
+        found = globals()[name] = getattr(_import_module(f".{_MODULES[name]}", __name__), name)
+        return found
+    if name in {module.partition(".")[0] for module in _MODULES.values()}:
+        return _import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(shell: _typing.Any) -> None:
     """`%load_ext loginonce`: the magics `%login`, `%logout`, `%login_status`."""
     from .magics import load
 
     load(shell)
 
 
-def unload_ipython_extension(shell: _Any) -> None:
+def unload_ipython_extension(shell: _typing.Any) -> None:
     """`%unload_ext loginonce`."""
     from .magics import unload
 

@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from .errors import ConfigurationError
-from .model import AuthorizationServer, Client, Secret
-from .wire import Form, Members
+from .model import AuthorizationServer, Client, Members, Secret
+from .wire import Form
 
 __all__ = ["SigningKey", "authenticate", "authentication_method", "by_certificate", "read_key"]
 

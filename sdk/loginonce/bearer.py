@@ -22,7 +22,6 @@ from requests.utils import rewind_body
 
 from . import dpop
 from .address import origin, secure
-from .challenge import bearer_challenge, step_up
 from .model import Secret, TokenSet
 from .source import TokenSource
 from .wire import Answer
@@ -112,6 +111,9 @@ def answer_401(
     again: the refresh happens, the 401 is returned (HAZARDS 24).  Also for a 403, which no token mends.  Raises what
     `TokenSource.token` raises, and `StepUpRequired` where the API names a sign-in that would help.
     """
+    # Imported here: most requests meet no 401.
+    from .challenge import bearer_challenge
+
     renewed = proven = False
     while response.status_code == 401:
         if _lacked_nonce(carried, response):
@@ -161,6 +163,8 @@ def _again(
 
 
 def _unless_step_up(carried: TokenSet, response: requests.Response) -> requests.Response:
+    from .challenge import bearer_challenge, step_up
+
     challenge = bearer_challenge(response.headers.get("WWW-Authenticate", ""))
     wanted = step_up(challenge, carried.scope) if challenge and response.status_code in WORTH_A_LOOK else None
     if wanted is None:

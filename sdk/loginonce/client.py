@@ -16,9 +16,8 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 from . import authentication, dpop, idtoken, metadata, wire
@@ -33,8 +32,9 @@ from .providers import ANY, Dialect
 from .pushed import Pushed, judge_pushed
 from .stores.file import read_private, write_private
 from .transport import AnswerLost, NeverSent, Transport
+from .value import Value, field, replace
 
-__all__ = ["Discovery", "Issuer", "Provider"]
+__all__ = ["Discovery", "Issuer", "LoggedOut", "Provider"]
 
 log = logging.getLogger("loginonce")
 
@@ -87,8 +87,7 @@ class Issuer(Protocol):
         """The key to which a login that begins here is to be bound; None where it is not to be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
+class Discovery(Value):
     """Where to learn about a provider: its documents, what is known better (`overrides`), and a folder to keep
     the documents in for `max_age` seconds (None: keep them in memory only).  `dialect`: what is known of it anyway.
     """
@@ -112,6 +111,15 @@ class _Time:
         if seconds <= 0:
             raise NeverSent("its time was over before it was sent")
         return seconds
+
+
+class LoggedOut(NamedTuple):
+    """What a log-out achieved: whether the provider says the login is revoked, and where a browser would end
+    the provider's own session ("" where it names no such place).
+    """
+
+    revoked: bool
+    end_session_url: str
 
 
 class Provider:

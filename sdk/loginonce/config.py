@@ -28,7 +28,6 @@ import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import unquote
@@ -36,15 +35,14 @@ from urllib.parse import unquote
 from .address import secure
 from .errors import ConfigurationError
 from .home import config_file, state_folder
-from .model import Secret
+from .model import Members, Secret
 from .providers import ANY, PLACES, Dialect, known, names, recognised
 from .refresh import Policy
 from .stores.base import TokenStore
 from .stores.file import FileStore
 from .stores.locks import LockKind
-from .stores.memory import MemoryStore
 from .stores.remote import Address, completed, public
-from .wire import Members
+from .value import Value, field, replace
 
 __all__ = [
     "FROM_ENVIRONMENT",
@@ -67,8 +65,7 @@ log = logging.getLogger("loginonce")
 GrantType = Literal["", "authorization_code", "client_credentials", "password"]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Value):
     """Everything that makes a login what it is; no token among it.
 
     `resource`: the APIs that it is for (RFC 8707), separated by spaces; requests are signed for the first.
@@ -163,7 +160,7 @@ _NOT_OF_A_BACKEND = (
 )  # fmt: skip
 _SECRET_TABLES = ("headers", "extra")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_DEFAULTS = {item.name: item.default for item in fields(Settings)}
+_DEFAULTS: dict[str, Any] = {name: getattr(Settings, name, None) for name in Settings.__match_args__}
 
 
 def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
@@ -228,7 +225,7 @@ def from_environment(members: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _checked(members: dict[str, Any], *, where: str, provider: Dialect | None = None) -> Settings:
-    settable = {item.name for item in fields(Settings)}
+    settable = set(Settings.__match_args__)
     if unknown := set(members) - settable:
         raise ConfigurationError(
             f"{where} has members that mean nothing here: {', '.join(sorted(unknown))}.  There are "
@@ -344,11 +341,9 @@ def _issuer(given: str, where: str) -> str:
 def _policy(given: Mapping[str, Any], where: str) -> Policy:
     defaults = Policy()
     for name, value in given.items():
-        default = getattr(defaults, name, None) if name in {item.name for item in fields(Policy)} else None
+        default = getattr(defaults, name, None) if name in Policy.__match_args__ else None
         if default is None:
-            raise ConfigurationError(
-                f"the policy of {where} may set {', '.join(item.name for item in fields(Policy))}, not {name}"
-            )
+            raise ConfigurationError(f"the policy of {where} may set {', '.join(Policy.__match_args__)}, not {name}")
         if isinstance(default, str):
             fits = value in ("retry_once", "login")
         else:
@@ -556,9 +551,9 @@ def _table(made: Settings) -> str:
     members["server"] = dict(made.server)
     members["backend"] = made.backend
     members["policy"] = {
-        item.name: value
-        for item in fields(Policy)
-        if (value := getattr(made.policy, item.name)) != getattr(standard, item.name)
+        name: value
+        for name in Policy.__match_args__
+        if (value := getattr(made.policy, name)) != getattr(standard, name)
     }
     lines = [f"{name} = {_toml(value)}" for name, value in members.items() if value]
     return "\n".join([f"[profiles.{made.profile}]", *lines]) + "\n"
@@ -672,6 +667,8 @@ def _sql_store(address: str) -> TokenStore:
 
 
 def _memory_store(address: str) -> TokenStore:
+    from .stores.memory import MemoryStore
+
     if address != "memory:":
         raise ConfigurationError("the memory has no parts, and its address is memory:")
     return MemoryStore()

@@ -14,17 +14,16 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ConfigurationError
+from .value import Value
 
 __all__ = ["ROWS", "Environment", "Row", "detect"]
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(Value):
     """`human`: somebody can see a prompt and react.  `browser`: a browser opened from here would be theirs.
     `stdin`: they can type an answer.  `notebook`: what IPython displays, HTML too, lands in a notebook cell.
     `blocking`: they see a prompt although the cell or line that showed it hasn't ended.  `name`: the row's.
@@ -38,8 +37,7 @@ class Environment:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(Value):
     """One kind of surroundings: `recognised` says by which `marks`, in words, and the rest is what follows.
 
     `browser` is None where it depends on whether this machine has a screen of the person's.  `tried`: "real" (the
@@ -51,12 +49,12 @@ class Row:
     what: str
     recognised: str
     marks: Callable[[_Here], object]
+    tried: Literal["real", "simulated", "not run"]
     human: bool = True
     browser: bool | None = False
     stdin: bool = True
     notebook: bool = False
     blocking: bool = True
-    tried: Literal["real", "simulated", "not run"]
 
     def environment(self, here: _Here) -> Environment:
         """What follows."""

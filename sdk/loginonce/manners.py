@@ -23,21 +23,20 @@ from typing import Any, NamedTuple
 from .address import secure
 from .claims import unverified_claims
 from .errors import ConfigurationError, ErrorResponse, InvalidGrant, ProtocolError
-from .model import Secret
+from .model import Members, Secret
 from .wire import (
-    _PRINTABLE,
+    SENDABLE,
     Answer,
     Busy,
     Granted,
     Lost,
-    Members,
     Misconfigured,
     Refused,
     Reply,
     TokenAnswer,
-    _json_object,
-    _retry_after,
     for_people,
+    json_object,
+    read_retry_after,
 )
 
 __all__ = ["Manners", "Place", "judge_login", "judge_renewal", "message", "read_manners"]
@@ -207,10 +206,10 @@ def _put(body: dict[str, Any], path: str, value: object) -> None:
 
 def judge_renewal(answer: Answer, manners: Manners, now: float) -> Reply:
     """What the answer to a refresh means for the login (DESIGN 4, step 7)."""
-    status, content = answer.status, _json_object(answer.body)
+    status, content = answer.status, json_object(answer.body)
     said, what = _said(content, manners), _describe(answer, content, manners)
     if status in (429, 503):
-        return Busy(what, _retry_after(answer.headers, now))
+        return Busy(what, read_retry_after(answer.headers, now))
     if status >= 500 or status == 408:
         return Lost(what, answered=True)
     page = answer.body.lstrip().startswith(b"<")
@@ -237,7 +236,7 @@ def judge_login(answer: Answer, manners: Manners, now: float) -> TokenAnswer:
     Raises `InvalidGrant` where they are not accepted, `ErrorResponse` for any other error, and `ProtocolError` where
     it makes no sense.
     """
-    status, content = answer.status, _json_object(answer.body)
+    status, content = answer.status, json_object(answer.body)
     if not 200 <= status < 300:
         wrong = status in (400, 401, 403, 422) or (status == 404 and content is not None)
         kind, what = (InvalidGrant, "did not accept that") if wrong else (ErrorResponse, "did not answer the sign-in")
@@ -259,7 +258,7 @@ def _granted(answer: Answer, content: Mapping[str, Any] | None, manners: Manners
         return Lost("the back end's answer is not a JSON object")
     path = manners.answer["access_token"]
     access_token = _secret(content, path)
-    if access_token is None or not _PRINTABLE.fullmatch(access_token):
+    if access_token is None or not SENDABLE.fullmatch(access_token):
         there = ", ".join(for_people(name, 40) for name in sorted(content)[:12]) or "nothing"
         return Lost(f"the back end's answer has no access token at {path!r}, only: {there}")
     refresh_token = _secret(content, manners.answer["refresh_token"]) if manners.refresh else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from .address import secure
@@ -30,7 +29,7 @@ def read_metadata(
     Raises `ProtocolError` where a document is another issuer's (RFC 8414 §3.3), `ConfigurationError` for an
     override that is no member or an end point that is neither https nor loopback.
     """
-    known = {field.name for field in fields(AuthorizationServer)}
+    known = set(AuthorizationServer.__match_args__)
     if unknown := set(overrides) - (known - {"issuer"}):
         raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such server metadata; RFC 8414 names are meant")
     for document in documents:

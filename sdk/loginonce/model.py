@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, TypeAlias
 
 from .claims import unverified_claims
 from .errors import Reason
+from .value import Value, field, replace
 
 __all__ = [
     "Account",
@@ -25,6 +25,7 @@ __all__ = [
     "Grant",
     "GrantKey",
     "Marker",
+    "Members",
     "Order",
     "Secret",
     "TokenSet",
@@ -64,6 +65,13 @@ class Secret(str):
         return self
 
 
+class Members(dict[str, Any]):
+    """A dict that may hold secrets, and does not show them in a traceback."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} members: {', '.join(sorted(map(str, self)))}>"
+
+
 def fingerprint(secret: str) -> str:
     """Twelve hexadecimal digits that identify a secret in a log or a record, and do not reveal it."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:12]
@@ -76,8 +84,7 @@ def scope_set(scope: str | Iterable[str] | None) -> frozenset[str]:
     return frozenset(scope.split() if isinstance(scope, str) else scope)
 
 
-@dataclass(frozen=True, slots=True)
-class GrantKey:
+class GrantKey(Value):
     """Which login: one person (or service) at one provider by way of one client."""
 
     issuer: str
@@ -89,8 +96,7 @@ class GrantKey:
         return f"{who}{self.issuer} (client {self.client_id})"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenSet:
+class TokenSet(Value):
     """One access token and what belongs to it.
 
     `received_at` and `expires_at` are POSIX seconds; `expires_at` is None where the provider does not say.
@@ -131,8 +137,7 @@ class TokenSet:
         return unverified_claims(self.access_token)
 
 
-@dataclass(frozen=True, slots=True)
-class Marker:
+class Marker(Value):
     """Written before a refresh token is sent, so that a crash leaves evidence (DESIGN 4, step 5).
 
     `fingerprint` is of the token being spent; `sent_at` is when it was sent first, `deadline` until when the
@@ -148,8 +153,7 @@ class Marker:
     sends: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Value):
     """What went wrong last with which refresh token: shared, so that no process asks again in vain.
 
     `kind` is a class of failure (`busy`, `unsent`, `lost`, `misconfigured`, `refused`, `subject`), `detail` a
@@ -163,8 +167,7 @@ class Failure:
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Value):
     """The stored record of one login.  Its order only ever rises.
 
     `epoch` rises with each login and logout, `generation` with each answer that brings tokens, `attempt` with
@@ -224,8 +227,7 @@ class Grant:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Value):
     """Who is signed in, for people and for programs that ask about roles.
 
     `claims` come from the validated ID token or from userinfo.  `expires_at` (POSIX seconds) is the access
@@ -280,8 +282,7 @@ class Account:
         return f"{datetime.fromtimestamp(self.expires_at or 0).astimezone():%H:%M}"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Value):
     """Something that happened to a login, in whichever process.
 
     `kind` is `login` (somebody signed in), `refresh` (it was renewed), `logout` (somebody signed out here) or
@@ -295,8 +296,7 @@ class Change:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(Value):
     """Who we are to the provider (RFC 7591 §2 names).
 
     `token_endpoint_auth_method` is None where it follows from what there is and what the server takes (see
@@ -315,8 +315,7 @@ class Client:
     assertion_audience: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AuthorizationServer:
+class AuthorizationServer(Value):
     """What the provider says of itself (RFC 8414 §2, OpenID Connect Discovery §3, RP-Initiated Logout §2.1)."""
 
     issuer: str

@@ -15,11 +15,11 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import replace
 from typing import Any, get_args
 
 from .errors import CorruptStore, StoreError
 from .model import Failure, Grant, GrantKey, Marker, Renewal, Secret, State, TokenSet
+from .value import replace
 
 __all__ = ["SCHEMA", "SCHEMA_APART", "SCHEMA_BOUND", "binding", "decode", "encode", "put_together", "take_apart"]
 
@@ -135,7 +135,7 @@ def _as_json(grant: Grant) -> dict[str, Any]:
 
 
 def _members(value: TokenSet | Marker | Failure) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in type(value).__slots__ if name != "dpop_key"}  # the grant's
+    return {name: getattr(value, name) for name in value.__match_args__ if name != "dpop_key"}  # the grant's
 
 
 def _from_json(stored: dict[str, Any]) -> Grant:

@@ -33,14 +33,15 @@ there.  A log-out that came between wins, and what we were given is revoked; a n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
 
 from .claims import unverified_claims
 from .errors import Reason
-from .idtoken import contradiction
 from .model import Failure, Grant, GrantKey, Marker, Order, Secret, TokenSet, scope_set
-from .wire import LONGEST_RETRY_AFTER, Busy, Granted, Lost, Misconfigured, Refused, Reply, TokenAnswer, Unsent
+from .value import Value, replace
+
+if TYPE_CHECKING:
+    from .wire import Reply, TokenAnswer
 
 __all__ = ["Policy", "Want", "decide", "fresh_span", "freshness", "grant_of_login", "shortfall", "start", "step"]
 
@@ -51,8 +52,8 @@ JUST_RECEIVED = 5.0
 """Seconds (at most a tenth of its life) within which a new token that an API refuses is not refreshed again: it
 would not be mended by yet another (HAZARDS 22)."""
 
-LONGEST_PAUSE = 1.25 * LONGEST_RETRY_AFTER
-"""Seconds for which a failure may ask everybody to wait."""
+LONGEST_PAUSE = 4500.0
+"""Seconds for which a failure may ask everybody to wait: `wire.LONGEST_RETRY_AFTER`, and by how much it is spread."""
 
 LATE = 5.0
 """Seconds that may pass between the writing of a marker and the send that it announces; later nothing is sent."""
@@ -64,8 +65,7 @@ VERIFY_PAUSE = 0.05
 """Seconds between two looks at the record while waiting for a sibling's newer one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Value):
     """How a login is renewed.  All times in seconds.
 
     `window`: how long before its end a token is renewed, at most a tenth of its life.
@@ -87,8 +87,7 @@ class Policy:
     sends_inside_interval: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(Value):
     """What a caller needs: which login, for what, and what it has seen so far.
 
     `scope` is what the caller's session asks of the login, and `dpop` whether its tokens have to be bound to a key;
@@ -113,7 +112,7 @@ class Want:
 Band: TypeAlias = Literal["FRESH", "STALE", "EXPIRED"]
 
 
-class Problem(NamedTuple):
+class Problem(Value):
     """Why there is no token for the caller; `source` makes the error for people of it."""
 
     kind: Literal["login", "later", "misconfigured", "store", "lock"]
@@ -122,13 +121,13 @@ class Problem(NamedTuple):
     retry_after: float | None = None
 
 
-class Use(NamedTuple):
+class Use(Value):
     """This token is the answer."""
 
     token: TokenSet
 
 
-class Renew(NamedTuple):
+class Renew(Value):
     """A refresh is due; `meanwhile` is the token that is still good, if there is one."""
 
     meanwhile: TokenSet | None
@@ -243,21 +242,21 @@ def _obstacle(grant: Grant, want: Want, policy: Policy, now: float, *, patient: 
 # ── how: the machine ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class Load(NamedTuple):
+class Load(Value):
     """Read the record.  → `Loaded` or `Unreadable`."""
 
 
-class TryLock(NamedTuple):
+class TryLock(Value):
     """Try once to get this login's lock.  → `Locked`."""
 
 
-class Wait(NamedTuple):
+class Wait(Value):
     """Wait until the record changes, or at most that many seconds.  → `Waited`."""
 
     seconds: float
 
 
-class Write(NamedTuple):
+class Write(Value):
     """Commit this record, if the order there is still `expected` (None: no record).
 
     `reserve`: make sure of the space for the answer too.  → `Written`, `Conflict` or `NotWritten`.
@@ -268,7 +267,7 @@ class Write(NamedTuple):
     reserve: bool = False
 
 
-class Send(NamedTuple):
+class Send(Value):
     """Spend this record's refresh token, once.  → `Answered`, or `Late`.
 
     `latest`: POSIX seconds after which nothing may be sent, where a lease is all that is held.
@@ -278,17 +277,17 @@ class Send(NamedTuple):
     latest: float | None = None
 
 
-class Release(NamedTuple):
+class Release(Value):
     """Release the lock.  → `Released`."""
 
 
-class Revoke(NamedTuple):
+class Revoke(Value):
     """Revoke what nobody will use, as well as it can be done.  → `Revoked`."""
 
     token: Secret
 
 
-class Rescue(NamedTuple):
+class Rescue(Value):
     """Keep this record in memory, the lock held, and go on trying to commit it.  → `Rescuing`."""
 
     grant: Grant
@@ -296,7 +295,7 @@ class Rescue(NamedTuple):
     detail: str
 
 
-class Raise(NamedTuple):
+class Raise(Value):
     """The end, without a token."""
 
     problem: Problem
@@ -305,66 +304,66 @@ class Raise(NamedTuple):
 Action: TypeAlias = Load | TryLock | Wait | Write | Send | Release | Revoke | Rescue | Use | Raise
 
 
-class Loaded(NamedTuple):
+class Loaded(Value):
     """The record as it is now, or None."""
 
     grant: Grant | None
 
 
-class Unreadable(NamedTuple):
+class Unreadable(Value):
     """The store cannot be read; `memory` is the last record that this process knows."""
 
     memory: Grant | None
     detail: str
 
 
-class Locked(NamedTuple):
+class Locked(Value):
     """Whether the lock was had, and whether it is a lease, which may end before it is released."""
 
     held: bool
     lease: bool = False
 
 
-class Waited(NamedTuple):
+class Waited(Value):
     """The wait is over."""
 
 
-class Written(NamedTuple):
+class Written(Value):
     """The record is durable."""
 
 
-class Conflict(NamedTuple):
+class Conflict(Value):
     """Another record is there, and stays."""
 
     current: Grant | None
 
 
-class NotWritten(NamedTuple):
+class NotWritten(Value):
     """The store refused; nothing has changed."""
 
     detail: str
 
 
-class Answered(NamedTuple):
+class Answered(Value):
     """What came of the token request; `asked_at` (POSIX seconds) is just before it was sent."""
 
     reply: Reply
     asked_at: float
 
 
-class Late(NamedTuple):
+class Late(Value):
     """It was too late to send, and nothing was."""
 
 
-class Released(NamedTuple):
+class Released(Value):
     """The lock is free."""
 
 
-class Revoked(NamedTuple):
+class Revoked(Value):
     """Revoked, or at least tried."""
 
 
-class Rescuing(NamedTuple):
+class Rescuing(Value):
     """The rescuer has the record and the lock."""
 
 
@@ -388,8 +387,7 @@ Phase: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Refresh:
+class Refresh(Value):
     """Where one caller's refresh stands.  Hashable, so that an exploration can tell states apart."""
 
     want: Want
@@ -562,6 +560,9 @@ def _spending(grant: Grant | None, state: Refresh, now: float) -> Grant:
 
 def _judge(state: Refresh, answered: Answered, now: float) -> Next:
     """What the provider's answer, or its absence, means for the record."""
+    # Imported here: where the token is good nothing is sent, and nothing answered.
+    from .wire import Busy, Granted, Lost, Misconfigured, Refused, Unsent
+
     spent = replace(state, base=_ours(state).order)
     reply = answered.reply
     match reply:
@@ -594,6 +595,8 @@ def _judge(state: Refresh, answered: Answered, now: float) -> Next:
 
 
 def _granted(state: Refresh, answer: TokenAnswer, asked_at: float) -> Next:
+    from .idtoken import contradiction
+
     grant = _ours(state)
     # A service is nobody whom an ID token could tell of; Keycloak sends one, about an account that stands for it.
     claims = unverified_claims(answer.id_token) if grant.renewal == "refresh_token" else {}
@@ -665,7 +668,7 @@ def _settle(state: Refresh, problem: Problem, kind: str, now: float, *, marker: 
         marker=marker,
         failure=Failure(grant.spendable, kind, problem.detail, now + pause, count),
     )
-    told = problem._replace(retry_after=pause)
+    told = replace(problem, retry_after=pause)
     return replace(state, phase="settle", grant=failed, problem=told), Write(failed, state.base)
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from .client import BUDGET, Provider
 from .errors import ConfigurationError, StoreError
 from .home import state_folder
-from .model import Secret
+from .model import Members, Secret
 from .registration import Registration, judge_registration, registration_request
 from .stores.file import read_private, write_private
 from .transport import Transport
-from .wire import DEVICE_CODE_GRANT_TYPE, Members
+from .wire import DEVICE_CODE_GRANT_TYPE
 
 __all__ = ["register", "registered_secret", "save_registration"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from .address import secure
 from .errors import ProtocolError
-from .model import Client, Secret
-from .wire import Answer, Members, successful
+from .model import Client, Members, Secret
+from .wire import Answer, successful
 
 __all__ = ["Registration", "judge_registration", "registration_request"]
 

@@ -14,8 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 import requests
 from requests.cookies import extract_cookies_to_jar
@@ -23,27 +22,41 @@ from requests.utils import get_auth_from_url
 
 from .address import origin, secure
 from .bearer import WORTH_A_LOOK, BearerAuth, answer_401, forget, learn, put_on, take_off
-from .client import Discovery, Issuer, Provider
 from .config import Settings, key_file, key_or_path, open_store, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired, StepUpRequired
 from .home import at_fork_in_child, state_folder
-from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Secret, TokenSet, scope_set
+from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Members, Secret, TokenSet, scope_set
+from .proxies import none_in_environment
 from .refresh import Policy, Problem, fresh_span, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
 from .stores.handed import HandedStore
 from .stores.remote import Address, completed
-from .transport import Route, Transport
-from .wire import Members
+from .value import replace
 
 if TYPE_CHECKING:
+    from .client import Issuer, LoggedOut
     from .derived import ExchangedSource
     from .environment import Environment
     from .exchange import ExchangedToken
     from .introspection import LoginCheck
     from .login.flow import Presenter
     from .login.signin import SignIn
+    from .transport import Route
     from .watch import Keeper, KeptFresh, Watcher
+
+    class _Given(TypedDict, total=False):
+        """What `Session.login` takes by name."""
+
+        force: bool
+        username: str | None
+        password: str | None
+        tokens: Mapping[str, Any] | None
+        timeout: float | None
+        presenter: Presenter | None
+        scope: str
+        prompt: str
+        challenge: StepUpRequired | None
 
     class Place(TypedDict, total=False):
         """What a known provider's address is made of (see `providers`)."""
@@ -59,26 +72,12 @@ if TYPE_CHECKING:
         project: str
 
 
-__all__ = ["LoggedOut", "Session"]
+__all__ = ["Session"]
 
 log = logging.getLogger("loginonce")
 
 
 _Flow: TypeAlias = str | StepUpRequired | None
-
-
-class _Given(TypedDict, total=False):
-    """What `Session.login` takes by name."""
-
-    force: bool
-    username: str | None
-    password: str | None
-    tokens: Mapping[str, Any] | None
-    timeout: float | None
-    presenter: Presenter | None
-    scope: str
-    prompt: str
-    challenge: StepUpRequired | None
 
 
 def presenter_here(here: Environment, *, qr: bool = False) -> Presenter:
@@ -95,15 +94,6 @@ def presenter_here(here: Environment, *, qr: bool = False) -> Presenter:
 
             return TerminalPresenter(browser=here.browser, qr=qr)
     return TextPresenter(sys.stderr, browser=here.browser)
-
-
-class LoggedOut(NamedTuple):
-    """What a log-out achieved: whether the provider says the login is revoked, and where a browser would end
-    the provider's own session ("" where it names no such place).
-    """
-
-    revoked: bool
-    end_session_url: str
 
 
 _ADDRESSED = "_loginonce_addressed"
@@ -206,31 +196,10 @@ class Session(requests.Session):
         certificate = tuple(filter(None, (made.certificate, made.certificate_key)))
         if certificate and self.cert is None:
             self.cert = made.certificate if len(certificate) == 1 else (made.certificate, made.certificate_key)
-        client = Client(
-            made.client_id,
-            made.client_secret,
-            made.token_endpoint_auth_method,
-            (made.redirect_uri,) if made.redirect_uri else (),
-            made.private_key,
-            certificate,
-            made.token_endpoint_auth_signing_alg,
-            made.assertion_audience,
-        )
-        transport = Transport(self._route)
-        provider: Issuer
-        if made.backend:
-            # Imported here: most logins are at a provider.
-            from .backend import Backend
-            from .manners import read_manners
-
-            provider = Backend(made.issuer, read_manners(made.backend, made.issuer, "the session"), client, transport)
-        else:
-            discovery = Discovery(made.issuer, made.server, state_folder() / "servers", dialect=made.dialect)
-            provider = Provider(discovery, client, transport, dpop=made.dpop)
         self.source = LoginSource(
             GrantKey(made.issuer, made.client_id, made.account),
             store or open_store(made.store),
-            provider,
+            self._provider,
             policy=made.policy,
             scope=scope_set(made.scope),
             resource=made.resource.partition(" ")[0],
@@ -474,6 +443,9 @@ class Session(requests.Session):
 
         The login is gone here whatever the provider says.  Raises `StoreError`.
         """
+        # Imported here, as in `_provider`.
+        from .client import LoggedOut
+
         key, provider = self.source.key, self.source.provider
         before, _ = self.source.change(lambda previous: grant_of_logout(key, previous, time.time()))
         revoked = False
@@ -501,6 +473,15 @@ class Session(requests.Session):
         if not ours:
             prepared.__dict__[_ADDRESSED] = _NOBODY
         return prepared
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """As requests does it; an environment without proxies is not searched for them at each request."""
+        if not self.trust_env or not none_in_environment():
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+        if verify is True or verify is None:
+            verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or verify
+        unasking: Any = _Unasking(self)
+        return requests.Session.merge_environment_settings(unasking, url, proxies, stream, verify, cert)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """As requests does it, with a token where one may go.  Each hop of a redirect comes by here.
@@ -625,13 +606,52 @@ class Session(requests.Session):
         if "auth" in state:
             self.auth = state["auth"]
 
+    def _provider(self) -> Issuer:
+        # Imported here, as in `_route`: a program that finds a token speaks to no provider.
+        from .client import Discovery, Provider
+        from .transport import Transport
+
+        made = self.settings
+        client = Client(
+            made.client_id,
+            made.client_secret,
+            made.token_endpoint_auth_method,
+            (made.redirect_uri,) if made.redirect_uri else (),
+            made.private_key,
+            tuple(filter(None, (made.certificate, made.certificate_key))),
+            made.token_endpoint_auth_signing_alg,
+            made.assertion_audience,
+        )
+        if made.backend:
+            from .backend import Backend
+            from .manners import read_manners
+
+            manners = read_manners(made.backend, made.issuer, "the session")
+            return Backend(made.issuer, manners, client, Transport(self._route))
+        discovery = Discovery(made.issuer, made.server, state_folder() / "servers", dialect=made.dialect)
+        return Provider(discovery, client, Transport(self._route), dpop=made.dpop)
+
     def _route(self) -> Route:
+        from .transport import Route
+
         return Route(
             verify=self.verify if isinstance(self.verify, str) else None,
             cert=self.cert,
             proxies=dict(self.proxies),
             trust_env=self.trust_env,
         )
+
+
+class _Unasking:
+    """A session to those who look at one, but for its `trust_env`."""
+
+    trust_env = False
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
 
 
 def _without_secrets(made: Settings) -> Settings:

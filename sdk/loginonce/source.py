@@ -16,16 +16,14 @@ from __future__ import annotations
 
 import atexit
 import logging
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, assert_never
+from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
 from . import refresh
-from .client import Issuer, Provider
 from .errors import (
     ConfigurationError,
     CorruptStore,
@@ -41,7 +39,11 @@ from .home import at_fork_in_child, process_identity
 from .model import Grant, GrantKey, Order, TokenSet, scope_set
 from .refresh import Policy, Problem, Renew, Use, Want
 from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
-from .wire import Granted, Lost, Reply
+from .value import Value, replace
+
+if TYPE_CHECKING:
+    from .client import Issuer, Provider
+    from .wire import Reply
 
 __all__ = ["LoginSource", "TokenSource"]
 
@@ -65,7 +67,7 @@ class TokenSource(Protocol):
         """
 
 
-class _Known(NamedTuple):
+class _Known(Value):
     """What the fast path needs: this stamp, this token, and from when until when it needs no thought."""
 
     stamp: Stamp
@@ -78,15 +80,16 @@ class LoginSource:
     """Tokens of one stored login, renewed by whichever of its processes is first.
 
     `scope` is what the login has to cover.  `resource` is the API that the access tokens are for (RFC 8707),
-    `for_scope` the narrower scope that they are for, "" being whatever the login has.  `hint` is the exact next command
-    when a person has to sign in.
+    `for_scope` the narrower scope that they are for, "" being whatever the login has.  `provider` may be what makes it:
+    most programs find a token, and need none of what speaks to one.  `hint` is the exact next command when a person has
+    to sign in.
     """
 
     def __init__(
         self,
         key: GrantKey,
         store: TokenStore,
-        provider: Issuer,
+        provider: Issuer | Callable[[], Issuer],
         *,
         policy: Policy | None = None,
         scope: frozenset[str] = frozenset(),
@@ -98,7 +101,7 @@ class LoginSource:
     ) -> None:
         self.key = key
         self.store = store
-        self.provider = provider
+        self._provider = provider
         self.policy = policy or Policy()
         self.hint = hint
         self._want = Want(key, resource, for_scope, scope | scope_set(for_scope), renewal=renewal, dpop=dpop)
@@ -108,6 +111,14 @@ class LoginSource:
 
     def __repr__(self) -> str:
         return f"LoginSource({self.key})"
+
+    @property
+    def provider(self) -> Issuer:
+        """Whom it asks."""
+        provider = self._provider
+        if callable(provider):
+            provider = self._provider = provider()
+        return provider
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -196,6 +207,8 @@ class LoginSource:
     @property
     def oauth(self) -> Provider:
         """The provider.  Raises `ConfigurationError` where the issuer is none, but a plain back end."""
+        from .client import Provider
+
         if not isinstance(self.provider, Provider):
             raise ConfigurationError(f"{self.key} knows no OAuth: it takes a user name and a password")
         return self.provider
@@ -317,7 +330,7 @@ class _Run:
         self._unprepared: Reply | None = None
         self._trouble: StoreError | None = None
         self._machine, self._action = refresh.start(
-            want, source.policy, self._started, owner=process_identity(), nonce=secrets.token_hex(8)
+            want, source.policy, self._started, owner=process_identity(), nonce=os.urandom(8).hex()
         )
         self._outcome: TokenSet | BaseException | None = None
         self.over = threading.Event()
@@ -497,9 +510,13 @@ class _Run:
                 budget=self._source.policy.send_timeout,
             )
         except Exception as error:
+            from .wire import Lost
+
             log.exception("a token request failed in an unforeseen way")
             reply = Lost(f"unforeseen: {type(error).__name__}")
         log.info("renewing %s: %s", self._source.key, type(reply).__name__)
+        from .wire import Granted
+
         if isinstance(reply, Granted):
             self._source.tell_if_narrowed(grant, reply.answer.scope)
         return refresh.Answered(reply, asked_at)
@@ -580,19 +597,21 @@ def _gate(store: TokenStore, key: GrantKey) -> _Gate:
 at_fork_in_child(_gates.clear)
 
 
-@dataclass(eq=False)
 class _Rescuer:
     """Goes on saving an answer that the store refused, with the lock held: nobody else may spend its
     predecessor, and as long as this process lives nothing is lost (HAZARDS 3).
     """
 
-    source: LoginSource
-    gate: _Gate
-    hold: Hold
-    grant: Grant
-    expected: Order | None
-    detail: str
-    over: bool = False
+    def __init__(
+        self, source: LoginSource, gate: _Gate, hold: Hold, grant: Grant, expected: Order | None, detail: str
+    ) -> None:
+        self.source = source
+        self.gate = gate
+        self.hold = hold
+        self.grant = grant
+        self.expected = expected
+        self.detail = detail
+        self.over = False
 
     def start(self) -> None:
         log.error(

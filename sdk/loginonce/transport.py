@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -32,6 +31,7 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 from .address import on_this_machine, secure
 from .errors import ConfigurationError, TransportError
 from .model import Secret
+from .value import Value, field
 from .wire import Answer, Form
 
 __all__ = ["LARGEST_ANSWER", "AnswerLost", "NeverSent", "Route", "Transport"]
@@ -51,8 +51,7 @@ class AnswerLost(TransportError):
     """The request may have reached the provider, and no whole answer came back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Value):
     """How to get to the provider, in the settings of requests: a CA file (`verify`; None = the usual ones), a
     client's certificate (`cert`) and `proxies`.  Verification itself cannot be turned off.
     """

@@ -11,27 +11,27 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from .address import web_address
 from .claims import shallow
 from .errors import ErrorResponse, InvalidGrant, ProtocolError
-from .model import AuthorizationServer, Secret, TokenSet
+from .model import AuthorizationServer, Members, Secret, TokenSet
 from .providers import ANY, Dialect
+from .value import Value, field
 
 __all__ = [
     "DEVICE_CODE_GRANT_TYPE",
     "LONGEST_RETRY_AFTER",
+    "SENDABLE",
     "Answer",
     "Busy",
     "DeviceAuthorization",
     "Form",
     "Granted",
     "Lost",
-    "Members",
     "Misconfigured",
     "Refused",
     "Reply",
@@ -39,11 +39,13 @@ __all__ = [
     "Unsent",
     "error_response",
     "for_people",
+    "json_object",
     "judge_device_authorization",
     "judge_redirect",
     "judge_refresh",
     "judge_token",
     "oauth_error",
+    "read_retry_after",
     "require_state",
     "seconds",
     "successful",
@@ -57,7 +59,7 @@ LONGEST_RETRY_AFTER = 3600.0
 Form: TypeAlias = list[tuple[str, str]]
 
 
-class Answer(NamedTuple):
+class Answer(Value):
     """An HTTP answer, whole and within bounds.  Header names are lower case.  Its repr shows nothing of it."""
 
     status: int
@@ -66,13 +68,6 @@ class Answer(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<answer {self.status}, {len(self.body)} bytes>"
-
-
-class Members(dict[str, Any]):
-    """A dict that may hold secrets, and does not show them in a traceback."""
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} members: {', '.join(sorted(map(str, self)))}>"
 
 
 # ── a token request ──────────────────────────────────────────────────────────────────────────────────────
@@ -86,8 +81,7 @@ def token_form(grant_type: str, **parameters: str | None) -> Form:
 # ── a token answer ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class TokenAnswer:
+class TokenAnswer(Value):
     """A successful token answer (RFC 6749 §5.1).  Life times are in seconds, None where nothing useful is said.
 
     `dpop_key` is the key that the tokens were asked for with (RFC 9449), where one was.  `claims`: whose tokens they
@@ -133,26 +127,26 @@ class TokenAnswer:
         return None if self.refresh_expires_in is None else asked_at + self.refresh_expires_in
 
 
-class Granted(NamedTuple):
+class Granted(Value):
     """Tokens."""
 
     answer: TokenAnswer
 
 
-class Refused(NamedTuple):
+class Refused(Value):
     """The refresh token is no longer good, and never will be."""
 
     error: str
     detail: str
 
 
-class Unsent(NamedTuple):
+class Unsent(Value):
     """The request provably never reached the provider."""
 
     detail: str
 
 
-class Lost(NamedTuple):
+class Lost(Value):
     """The request may have been carried out, and the answer is not there or makes no sense.
 
     `answered`: something else has answered, such as a gateway or an error page.  Whether the token was spent is as
@@ -163,14 +157,14 @@ class Lost(NamedTuple):
     answered: bool = False
 
 
-class Busy(NamedTuple):
+class Busy(Value):
     """The provider declined to look at it now; `retry_after` in seconds."""
 
     detail: str
     retry_after: float | None
 
 
-class Misconfigured(NamedTuple):
+class Misconfigured(Value):
     """The provider objects to us, not to the refresh token."""
 
     error: str
@@ -204,7 +198,8 @@ _OUR_FAULT = frozenset(
     }
 )
 _NOT_NOW = frozenset({"temporarily_unavailable", "slow_down", "too_many_requests", "rate_limit_exceeded"})
-_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+SENDABLE = re.compile(r"[\x21-\x7e]+")
+"""What a token may be made of that goes into a header (RFC 6750 §2.1, generously)."""
 
 
 def judge_refresh(answer: Answer, now: float, dialect: Dialect = ANY) -> Reply:
@@ -213,13 +208,13 @@ def judge_refresh(answer: Answer, now: float, dialect: Dialect = ANY) -> Reply:
     `dialect`: in whose words an error may be told.
     """
     status = answer.status
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     said = _error_members(content, dialect) if content is not None else None
     what = _describe(status, said)
     if status in (429, 503):
-        return Busy(what, _retry_after(answer.headers, now))
+        return Busy(what, read_retry_after(answer.headers, now))
     if said is not None and (said.error in _NOT_NOW or said.error in dialect.deferrals):
-        return Busy(what, _retry_after(answer.headers, now))
+        return Busy(what, read_retry_after(answer.headers, now))
     if status >= 500 or status == 408:
         return Lost(what, answered=True)
     if said is not None and (200 <= status < 300 or status in (400, 401, 403)):
@@ -243,7 +238,7 @@ def judge_token(answer: Answer, dialect: Dialect = ANY) -> TokenAnswer:
 
     Raises `InvalidGrant`, `ErrorResponse` or `ProtocolError`.
     """
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     if not 200 <= answer.status < 300 or (content is not None and _error_members(content, dialect)):
         raise error_response(answer, "the provider refused the token request", dialect)
     granted = _token_answer(content)
@@ -257,7 +252,7 @@ def successful(answer: Answer, what: str) -> Members:
 
     Raises `ErrorResponse` or `ProtocolError`.
     """
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     if not 200 <= answer.status < 300 or (content is not None and _error_members(content, ANY)):
         raise error_response(answer, what)
     if content is None or not shallow(content):
@@ -267,7 +262,7 @@ def successful(answer: Answer, what: str) -> Members:
 
 def error_response(answer: Answer, what: str, dialect: Dialect = ANY) -> ErrorResponse:
     """The error that an answer holds, for people (RFC 6749 §5.2)."""
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     said = (_error_members(content, dialect) if content is not None else None) or _Said("", "", "")
     over = said.error in ("invalid_grant", "expired_token") or said.error in dialect.refusals
     kind = InvalidGrant if over else ErrorResponse
@@ -282,12 +277,12 @@ def error_response(answer: Answer, what: str, dialect: Dialect = ANY) -> ErrorRe
 
 def oauth_error(answer: Answer) -> str:
     """The error code in an answer (RFC 6749 §5.2), "" if there is none."""
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     said = _error_members(content) if content is not None else None
     return said.error if said else ""
 
 
-class _Said(NamedTuple):
+class _Said(Value):
     error: str
     description: str
     uri: str
@@ -319,7 +314,8 @@ def _describe(status: int, said: _Said | None) -> str:
     return f"{said.error} ({said.description})" if said.description else said.error
 
 
-def _json_object(body: bytes) -> dict[str, Any] | None:
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """The object in a body, or None where it holds none, or one that is nested beyond reason."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
@@ -331,7 +327,7 @@ def _token_answer(content: Mapping[str, Any] | None) -> TokenAnswer | Lost:
     if content is None:
         return Lost("the provider's answer is not a JSON object")
     access_token = _secret(content, "access_token")
-    if access_token is None or not _PRINTABLE.fullmatch(access_token):
+    if access_token is None or not SENDABLE.fullmatch(access_token):
         return Lost("the provider's answer has no access_token that could be sent in a header")
     return TokenAnswer(
         access_token=access_token,
@@ -377,7 +373,7 @@ def _scope(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
+def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Retry-After in seconds from now (RFC 9110 §10.2.3), whether it is a number or a date."""
     value = headers.get("retry-after", "").strip()
     if re.fullmatch("[0-9]+", value):
@@ -451,8 +447,7 @@ def _parameters(url: str, redirect_uri: str) -> Members | None:
     return Members(parse_qsl(there.query))
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceAuthorization:
+class DeviceAuthorization(Value):
     """A device authorization answer (RFC 8628 §3.2); `expires_in` and `interval` in seconds."""
 
     device_code: Secret
@@ -469,7 +464,7 @@ def judge_device_authorization(answer: Answer, dialect: Dialect = ANY) -> Device
     Raises `ErrorResponse` or `ProtocolError`.  No `interval` means five seconds (RFC 8628 §3.2); Google
     calls the address `verification_url`.
     """
-    content = _json_object(answer.body)
+    content = json_object(answer.body)
     if content is None or not 200 <= answer.status < 300 or _error_members(content, dialect):
         raise error_response(answer, "the provider did not begin a device sign-in", dialect)
     uri = content.get("verification_uri") or content.get("verification_url")

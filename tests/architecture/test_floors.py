@@ -16,7 +16,7 @@ PACKAGE = Path(loginonce.__file__).parent
 PURE = (
     "errors", "address", "claims", "model", "providers/__init__", "providers/facts", "record", "wire", "idtoken",
     "authentication", "challenge", "dpop", "exchange", "introspection", "manners", "metadata", "pushed", "registration",
-    "refresh",
+    "refresh", "value",
 )  # fmt: skip
 LOW = (
     *PURE, "transport", "home", "text", "backend", "client", "source", "watch", "derived", "register",
@@ -98,6 +98,7 @@ def test_every_module_of_the_lower_floors_is_in_this_list() -> None:
         "environment",
         "session",
         "bearer",
+        "proxies",
         "config",
         "standing",
         "terminal",

@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,7 +64,7 @@ def test_the_public_names_are_these() -> None:
 
 def test_nothing_else_lies_about_in_the_package() -> None:
     found = {
-        name for name, value in vars(loginonce).items() if not name.startswith("_") and not inspect.ismodule(value)
+        name for name in dir(loginonce) if not name.startswith("_") and not inspect.ismodule(getattr(loginonce, name))
     }
     assert found == set(NAMES) | HOOKS
 
@@ -72,6 +74,25 @@ def test_a_public_name_stands_for_something_of_its_own(name: str) -> None:
     value = getattr(loginonce, name)
     assert value.__module__.startswith("loginonce.")
     assert value.__name__ == name
+
+
+def in_a_new_process(code: str) -> str:
+    # Here all of it has been imported by other tests.
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_all_names_can_be_had_at_once_by_a_star() -> None:
+    assert in_a_new_process(f"from loginonce import *; print(all(map(globals().get, {NAMES})))") == "True\n"
+
+
+@pytest.mark.parametrize("name", ["errors", "model", "refresh", "session", "source", "stores"])
+def test_the_modules_that_the_names_are_from_need_no_import_of_their_own(name: str) -> None:
+    assert in_a_new_process(f"import loginonce; print(loginonce.{name}.__name__)") == f"loginonce.{name}\n"
+
+
+def test_a_name_that_is_not_there_is_told_of_as_python_does() -> None:
+    with pytest.raises(AttributeError, match="module 'loginonce' has no attribute 'Sesion'"):
+        _ = loginonce.Sesion
 
 
 def undocumented(module: ModuleType) -> list[str]:

@@ -1,6 +1,7 @@
 """A back end that knows no OAuth: the settings that describe it, what is sent to it, what each of its answers means."""
 
 import base64
+import dataclasses
 import json
 import time
 from datetime import UTC, datetime
@@ -241,7 +242,7 @@ def test_a_clock_that_differs_is_allowed_for(skew: float) -> None:
 def test_a_clock_that_agrees_is_as_exact_as_ours() -> None:
     answer = told(200, {"accessToken": "a", "accessTokenExpiry": (NOW + 2) * 1000}, date=formatdate(NOW, usegmt=True))
     assert granted(answer).expires_in == pytest.approx(2)
-    assert granted(answer._replace(headers={"date": "yesterday"})).expires_in == pytest.approx(2)
+    assert granted(dataclasses.replace(answer, headers={"date": "yesterday"})).expires_in == pytest.approx(2)
 
 
 def test_nested_answers_are_read_by_paths_and_a_name_with_a_dot_by_itself() -> None:

@@ -1504,7 +1504,7 @@ def test_an_answer_is_saved_on_a_disk_that_is_full_by_now(
             full.set()
             return reply
 
-    source.provider = Breaking(Discovery(fake_provider.issuer), Client("notebook"))
+    source._provider = Breaking(Discovery(fake_provider.issuer), Client("notebook"))
     monkeypatch.setattr(os, "fsync", fsync)
     token = source.token()
     assert "kept in memory" in caplog.text

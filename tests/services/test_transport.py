@@ -152,7 +152,7 @@ def test_an_answer_without_a_length_ends_with_its_connection(serve: Serve) -> No
 @pytest.mark.parametrize("status", ["429 Slow Down", "500 Oops", "502 Bad Gateway", "503 Later"])
 def test_an_answer_of_any_status_is_an_answer(serve: Serve, status: str) -> None:
     server = serve(saying(answer(b"<html>gateway</html>", status=status, content_type="text/html")))
-    assert post(server.url) == (
+    assert post(server.url) == Answer(
         int(status[:3]),
         {"content-type": "text/html", "content-length": "20"},
         b"<html>gateway</html>",

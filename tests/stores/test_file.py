@@ -1205,7 +1205,7 @@ def test_a_record_that_was_just_written_is_not_settled_and_later_it_is(store: Fi
     before = time.time_ns()
     first = store.load(KEY)
     assert first.settled is False or time.time_ns() - before > module.GRANULARITY_NS
-    assert settled(store)[:2] == first[:2]
+    assert (settled(store).grant, settled(store).stamp) == (first.grant, first.stamp)
 
 
 @pytest.mark.parametrize(("age_ns", "expected"), [(40_000_000, False), (60_000_000, True), (-(10**9), False)])

@@ -109,7 +109,8 @@ def test_a_file_system_is_judged_by_type_and_options(
     folder: Path, mounted: Callable[[str], None], mount: str, verdict: str
 ) -> None:
     mounted(mount)
-    assert ground(folder)[:2] == (mount.split(" ", maxsplit=1)[0], verdict)
+    found = ground(folder)
+    assert (found.kind, found.verdict) == (mount.split(" ", maxsplit=1)[0], verdict)
 
 
 def test_every_row_says_why() -> None:

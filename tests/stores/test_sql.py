@@ -435,7 +435,7 @@ def test_a_commit_that_is_cut_off_is_made_once(wire: tuple[Wire, Address], said:
     line.cut_at(said, deliver=deliver)
     made = store.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 0))
     assert line.cuts == 1
-    assert store.load(KEY)[1] == made
+    assert store.load(KEY).stamp == made
     assert content(store.load(KEY).grant) == a_grant(order=(1, 1, 0))
     with pytest.raises(OrderConflict):
         store.commit(a_grant(order=(1, 2, 0)), expected=(1, 0, 0))
@@ -717,7 +717,7 @@ def test_a_commit_of_unknown_outcome_is_compared_and_made_once(saved: SQLStore, 
     failed = failing(saved, 1, cut=True, done=done)
     made = saved.commit(a_grant(order=(1, 1, 0)), expected=(1, 0, 0))
     assert failed
-    assert saved.load(KEY)[1] == made == saved.stamp(KEY)
+    assert saved.load(KEY).stamp == made == saved.stamp(KEY)
 
 
 def test_a_commit_that_stays_unknown_is_an_error_without_secrets(saved: SQLStore) -> None:

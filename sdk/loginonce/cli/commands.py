@@ -24,11 +24,10 @@ from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceErr
 from ..home import config_file
 from ..login.browser import DEFAULT_REDIRECT_URI
 from ..login.text import good_for
-from ..model import Account, Secret, scope_set
+from ..model import Account, Members, Secret, scope_set
 from ..providers import known, names, recognised
 from ..session import Session, presenter_here
 from ..text import moment, plain, say
-from ..wire import Members
 
 if TYPE_CHECKING:
     from ..login.flow import Presenter, Progress

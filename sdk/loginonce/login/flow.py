@@ -12,8 +12,8 @@ from ..claims import unverified_claims
 from ..client import Issuer, Provider
 from ..dpop import require_key
 from ..errors import ConfigurationError
-from ..model import Account, Secret
-from ..wire import Answer, Members, TokenAnswer, judge_token
+from ..model import Account, Members, Secret
+from ..wire import Answer, TokenAnswer, judge_token
 
 __all__ = [
     "ClientCredentialsFlow",

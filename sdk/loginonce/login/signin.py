@@ -36,11 +36,10 @@ from ..errors import (
     StoreError,
 )
 from ..idtoken import LEEWAY
-from ..model import Account, Grant, Secret, scope_set
+from ..model import Account, Grant, Members, Secret, scope_set
 from ..refresh import grant_of_login, shortfall
 from ..source import LoginSource
 from ..text import plain
-from ..wire import Members
 from .browser import BrowserFlow
 from .choose import FlowName, choose, require_typist
 from .device import DeviceFlow

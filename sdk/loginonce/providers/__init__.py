@@ -11,10 +11,10 @@ verified.  What an operator sets (rotation, grace, lifetimes) is what they find 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
 from ..errors import ConfigurationError
+from ..value import Value, field, replace
 
 __all__ = ["ANY", "NOT_VERIFIED", "PLACES", "Dialect", "known", "names", "recognised"]
 
@@ -28,8 +28,7 @@ PLACES = ("host", "domain", "realm", "tenant", "application", "authorization_ser
 """What an issuer's address is made of, at the providers that are known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Dialect:
+class Dialect(Value):
     """How one provider does what the RFCs leave open, and where it departs from them.  Times in seconds.
 
     Where it is.  `issuer`: its address, with the names of `places` in braces; a place's value is what holds where
@@ -196,9 +195,9 @@ _OURS = frozenset({
 """What an authorization request says for itself."""
 
 _DEFAULTS: dict[str, Any] = {
-    item.name: item.default if item.default_factory is MISSING else item.default_factory()
-    for item in fields(Dialect)
-    if item.name not in ("name", "recognised_by", "example", "sources")
+    name: value
+    for name, value in vars(Dialect()).items()
+    if name not in ("name", "recognised_by", "example", "sources")
 }
 """The facts that can be said otherwise."""
 

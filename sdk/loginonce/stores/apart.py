@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import replace
 
 from ..errors import SealError, StoreError
 from ..model import Grant, GrantKey, Order
 from ..record import put_together, take_apart
+from ..value import replace
 from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 
 __all__ = ["ApartStore"]
@@ -98,7 +98,7 @@ class ApartStore(TokenStore):
         looks = 0
         while (readable := snapshot.grant) is not None and readable.sealed:
             try:
-                return snapshot._replace(grant=put_together(readable, self._fetch(readable)))
+                return replace(snapshot, grant=put_together(readable, self._fetch(readable)))
             except SealError:
                 looks += 1
                 seen = self.inner.stamp(key)

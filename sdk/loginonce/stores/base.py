@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from ..errors import LockTimeout, StoreError
 from ..model import Grant, GrantKey, Order
+from ..value import Value
 
 __all__ = ["Hold", "OrderConflict", "Snapshot", "Stamp", "TokenStore", "wait_for_lock"]
 
@@ -21,7 +22,7 @@ Stamp: TypeAlias = Hashable
 """Changes whenever a record does; comparing two is all that can be done with them.  None = no record."""
 
 
-class Snapshot(NamedTuple):
+class Snapshot(Value):
     """A record as it was read, and the stamp it had.
 
     `settled` is False while the stamp is too young to be trusted: a second change within the clock

@@ -30,19 +30,18 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shlex
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import CorruptStore, LockTimeout, StoreError
 from ..model import Grant, GrantKey, Order
 from ..record import decode, encode
+from ..value import replace
 from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 from .locks import Ground, LockKind, excludes_itself, ground, refuse_unless_trusted, take
 
@@ -230,7 +229,7 @@ class FileStore(TokenStore):
         path = str(self._folder / "store-id")
         found = read_private(path)
         if found is None and create:
-            made = secrets.token_hex(16) + ("" if self._lock_kind == "flock" else f"-{self._lock_kind}")
+            made = os.urandom(16).hex() + ("" if self._lock_kind == "flock" else f"-{self._lock_kind}")
             write_private(path, made.encode(), exclusive=True)
             found = read_private(path)
         return found[0].decode("ascii", "replace") if found else ""
@@ -335,7 +334,7 @@ def write_private(path: str, data: bytes, *, exclusive: bool = False) -> None:
     """
     folder = Path(path).parent
     _private_folder(folder)
-    written = _write(f"{path}.{secrets.token_hex(4)}", data)
+    written = _write(f"{path}.{os.urandom(4).hex()}", data)
     try:
         if exclusive:
             with suppress(FileExistsError):

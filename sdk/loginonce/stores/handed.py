@@ -7,12 +7,12 @@ here whose pickle holds a token, which is what it is for; refresh token, ID toke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import NoReturn
 
 from ..errors import StoreError
 from ..model import Grant, GrantKey, Order
 from ..record import decode, encode
+from ..value import replace
 from .base import Hold, Snapshot, Stamp, TokenStore
 
 __all__ = ["HandedStore"]

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import StoreError
 from ..home import at_fork_in_child
+from ..value import Value
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock, StrictSoftFileLock
@@ -38,7 +38,7 @@ LockKind = Literal["flock", "strict"]
 # ── where a lock of this machine keeps others out ────────────────────────────────────────────────────────
 
 
-class Ground(NamedTuple):
+class Ground(Value):
     """The file system under a folder: its type ("" = not known), and what to think of a `flock` there.
 
     `trusted`: it excludes everybody who can reach the folder, and a `stat` shows every change at once.
@@ -51,34 +51,45 @@ class Ground(NamedTuple):
     why: str = ""
 
 
-class _Row(NamedTuple):
-    kinds: str  # a pattern for the whole type
-    option: str  # a pattern for one whole mount option, or "" for any mount
+class _Row(Value):
+    kinds: str  # types; one that ends in a dot stands for all that begin so
+    options: str  # a mount has one of these, or "" for any mount
     verdict: Literal["trusted", "doubtful", "refused"]
     why: str
 
 
 FILE_SYSTEMS = (
     # nfs(5): the default, local_lock=none, sends flock to the server as a byte-range lock (Linux ≥ 2.6.12).
-    _Row("nfs4?", "nolock|local_lock=(all|flock)", "refused", "its mount options keep locks on each machine, nfs(5)"),
-    _Row("nfs4?", "", "doubtful", "the server keeps the locks; a machine that mounts it with `nolock` ignores them"),
-    # mount.cifs(8): `nobrl` keeps locks here; without it flock reaches the server only since Linux 5.5.
-    _Row("cifs|smb3|smbfs", "", "refused", "a flock reaches the server only by some kernels and mount options"),
-    _Row("lustre", "localflock|noflock", "refused", "it is mounted with locks on each machine, mount.lustre(8)"),
-    _Row("gfs2", "localflocks", "refused", "its mount option localflocks keeps locks on each machine, gfs2(5)"),
-    _Row("beegfs(_nodev)?", "", "refused", "its locks stay on each machine unless tuneUseGlobalFileLocks is set"),
-    _Row("afs|kafs", "", "doubtful", "the server keeps the locks, and forgets those of a machine it cannot reach"),
-    # Their servers are another system on the same machine; QEMU's 9p grants every lock.
-    _Row("9p|virtiofs|vboxsf|prl_fs|vmhgfs", "", "doubtful", "locks do not reach the machine that this folder is from"),
-    # FUSE hands a flock on only if the file system asks for it (FUSE_FLOCK_LOCKS), which nothing shows.
-    _Row("fuse.(glusterfs|ceph|ceph-fuse)", "", "doubtful", "the servers keep the locks of the machines they reach"),
     _Row(
-        "fuseblk|fuse.(fuse-overlayfs|gocryptfs|cryfs|encfs|securefs|ecryptfs|mergerfs|snapfuse)",
+        "nfs nfs4",
+        "nolock local_lock=all local_lock=flock",
+        "refused",
+        "its mount options keep locks on each machine, nfs(5)",
+    ),
+    _Row("nfs nfs4", "", "doubtful", "the server keeps the locks; a machine that mounts it with `nolock` ignores them"),
+    # mount.cifs(8): `nobrl` keeps locks here; without it flock reaches the server only since Linux 5.5.
+    _Row("cifs smb3 smbfs", "", "refused", "a flock reaches the server only by some kernels and mount options"),
+    _Row("lustre", "localflock noflock", "refused", "it is mounted with locks on each machine, mount.lustre(8)"),
+    _Row("gfs2", "localflocks", "refused", "its mount option localflocks keeps locks on each machine, gfs2(5)"),
+    _Row("beegfs beegfs_nodev", "", "refused", "its locks stay on each machine unless tuneUseGlobalFileLocks is set"),
+    _Row("afs kafs", "", "doubtful", "the server keeps the locks, and forgets those of a machine it cannot reach"),
+    # Their servers are another system on the same machine; QEMU's 9p grants every lock.
+    _Row("9p virtiofs vboxsf prl_fs vmhgfs", "", "doubtful", "locks do not reach the machine that this folder is from"),
+    # FUSE hands a flock on only if the file system asks for it (FUSE_FLOCK_LOCKS), which nothing shows.
+    _Row(
+        "fuse.glusterfs fuse.ceph fuse.ceph-fuse",
+        "",
+        "doubtful",
+        "the servers keep the locks of the machines they reach",
+    ),
+    _Row(
+        "fuseblk fuse.fuse-overlayfs fuse.gocryptfs fuse.cryfs fuse.encfs fuse.securefs fuse.ecryptfs fuse.mergerfs "
+        "fuse.snapfuse",
         "",
         "trusted",
         "a layer over disks of this machine",
     ),
-    _Row(r"fuse|fuse\..+", "", "refused", "a flock stays within one FUSE mount unless the file system handles it"),
+    _Row("fuse fuse.", "", "refused", "a flock stays within one FUSE mount unless the file system handles it"),
 )
 """What is known of file systems that several machines, or several mounts, may share; the first row that fits counts.
 
@@ -94,9 +105,8 @@ def ground(folder: Path) -> Ground:
         return Ground("")
     kind, options = found
     for row in FILE_SYSTEMS:
-        if re.fullmatch(row.kinds, kind) and (
-            not row.option or any(re.fullmatch(row.option, option) for option in options)
-        ):
+        family = kind.partition(".")[0] + "."
+        if {kind, family} & set(row.kinds.split()) and (not row.options or set(options) & set(row.options.split())):
             return Ground(kind, row.verdict, row.why)
     return Ground(kind)
 
@@ -112,10 +122,10 @@ def _mount(folder: Path) -> tuple[str, list[str]] | None:
         mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace")
     except OSError:  # not Linux, or no /proc
         return None
-    number = re.search(r"^mnt_id:\s*([0-9]+)$", told, re.MULTILINE)
+    number = next((line.split()[1] for line in told.splitlines() if line.startswith("mnt_id:")), None)
     for line in mounts.splitlines():
         head, _, tail = line.partition(" - ")
-        if number is not None and head.startswith(f"{number[1]} "):
+        if number is not None and head.startswith(f"{number} "):
             kind, _, options = tail.split(" ", 2)
             return kind, [*head.split(" ")[5].split(","), *options.split(",")]
     return None
@@ -129,7 +139,7 @@ def refuse_unless_trusted(folder: Path, on: Ground) -> None:
     if on.verdict == "refused":
         raise StoreError(
             f"{folder} is on a file system ({on.kind}) where two machines could renew one login at the same time, "
-            f"and lose it: {on.why}.  Set LOGINONCE_HOME to a folder on a local disk; or choose, on every machine, the "
+            f"and lose it: {on.why}.  Set LOGINONCE_HOME to a folder on a local disk, or choose on every machine the "
             f"lock that is made of files, store={f'file:{folder}?lock=strict'!r}, or a server, store='redis://…' or "
             "'postgresql://…'"
         )

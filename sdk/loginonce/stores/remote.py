@@ -13,7 +13,7 @@ from typing import Any, Self
 
 __all__ = ["Address", "completed", "public"]
 
-_SECRET = re.compile(r"(?i)[^=&]*(?:password|passwd|pwd|secret)[^=&]*=[^&]*")
+_SECRET = r"(?i)[^=&]*(?:password|passwd|pwd|secret)[^=&]*=[^&]*"
 
 
 def public(address: str) -> str:
@@ -28,7 +28,7 @@ def public(address: str) -> str:
         authority, at, place = rest.rpartition("@")
         authority = authority.partition(":")[0] + at
     place, mark, query = place.partition("?")
-    query = "&".join(part for part in query.split("&") if part and not _SECRET.fullmatch(part))
+    query = "&".join(part for part in query.split("&") if part and not re.fullmatch(_SECRET, part))
     return f"{scheme}{separator}{'' if authority == '@' else authority}{place}{mark if query else ''}{query}"
 
 
