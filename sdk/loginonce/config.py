@@ -26,11 +26,10 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import unquote
 
 from .address import secure
 from .errors import ConfigurationError
@@ -38,10 +37,7 @@ from .home import config_file, state_folder
 from .model import Members, Secret
 from .providers import ANY, PLACES, Dialect, known, names, recognised
 from .refresh import Policy
-from .stores.base import TokenStore
-from .stores.file import FileStore
-from .stores.locks import LockKind
-from .stores.remote import Address, completed, public
+from .stores.remote import Address, public
 from .value import Value, field, replace
 
 __all__ = [
@@ -52,12 +48,10 @@ __all__ = [
     "from_environment",
     "key_file",
     "key_or_path",
-    "open_store",
     "profile_name",
     "profiles",
     "set_member",
     "settings",
-    "split_seal",
 ]
 
 log = logging.getLogger("loginonce")
@@ -573,117 +567,3 @@ def _toml(value: object) -> str:
         case Mapping():
             return f"{{ {', '.join(f'{_toml(str(name))} = {_toml(item)}' for name, item in value.items())} }}"
     raise ConfigurationError(f"a {type(value).__name__} cannot be saved in a profile")
-
-
-# ── stores ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def open_store(where: str) -> TokenStore:
-    """The store at an address: "" (the usual folder), or one of the schemes in `_STORES`, such as `file:/path`.
-
-    Every address may end in `seal=keyring`, `seal=env` or `seal=file:/path`, as one of the settings behind its
-    question mark: then the secrets are sealed with a key from there (see `stores.sealed`).  An address without its
-    password gets that which `LOGINONCE_STORE` has for the same one.  Raises `ConfigurationError` for any other, and
-    where an extra is not installed.
-    """
-    address, keys = split_seal(completed(where))
-    scheme, separator, _ = address.partition(":")
-    opened = _STORES.get(scheme.partition("+")[0]) if separator or not address else None
-    if opened is None:
-        known = ", ".join(f"{name}:…" for name in _STORES if name)
-        raise ConfigurationError(f"{scheme + separator}… is not a store that is known here: there are {known}")
-    store = opened(address)
-    if keys is None:
-        return store
-    # Imported here, as below: what is not named costs nothing.
-    from .stores.sealed import SealedStore
-
-    return SealedStore(store, keys)
-
-
-def split_seal(where: str) -> tuple[str, str | None]:
-    """The address without its setting `seal`, and that setting."""
-    address, mark, query = where.partition("?")
-    given = query.split("&") if mark else []
-    seals = [setting for setting in given if setting.startswith("seal=")]
-    if len(seals) > 1:
-        raise ConfigurationError("a store is sealed with keys from one place, and its address names several")
-    others = "&".join(setting for setting in given if setting not in seals)
-    return address + (f"?{others}" if others else ""), unquote(seals[0].removeprefix("seal=")) if seals else None
-
-
-_LOCKS: dict[str, LockKind] = {"": "flock", "lock=flock": "flock", "lock=strict": "strict"}
-
-
-def _file_store(address: str) -> TokenStore:
-    path, _, setting = address.removeprefix("file:").removeprefix("//").partition("?")
-    if not path:
-        raise ConfigurationError("file: names no folder: name the whole path, such as file:/srv/logins")
-    if setting not in _LOCKS:
-        raise ConfigurationError(f"?{setting} in {address} means nothing here: there are {', '.join(_LOCKS)[2:]}")
-    folder = Path(path).expanduser()
-    if not folder.is_absolute():
-        raise ConfigurationError(
-            f"{address} means another folder wherever a program is started: name the whole path, such as "
-            f"file:{folder.absolute()}"
-        )
-    return FileStore(folder, lock=_LOCKS[setting])
-
-
-def _keyring_store(address: str) -> TokenStore:
-    from .stores.keyring import KeyringStore
-
-    folder = address.removeprefix("keyring:")
-    if folder and not os.path.isabs(folder):
-        raise ConfigurationError(
-            "there is one keyring, and its address is keyring: (or keyring:/folder, for what is no secret)"
-        )
-    return KeyringStore(folder or None)
-
-
-@contextmanager
-def _needs(package: str, extra: str) -> Iterator[None]:
-    """Within, a module is imported that needs a package of an extra."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ConfigurationError(
-            f"this store needs the package {package}.  Run: pip install 'loginonce[{extra}]'"
-        ) from None
-
-
-def _redis_store(address: str) -> TokenStore:
-    with _needs("redis", "redis"):
-        from .stores.redis import RedisStore
-    return RedisStore(address)
-
-
-def _sql_store(address: str) -> TokenStore:
-    with _needs("sqlalchemy", "sql"):
-        from .stores.sql import SQLStore
-    return SQLStore(address)
-
-
-def _memory_store(address: str) -> TokenStore:
-    from .stores.memory import MemoryStore
-
-    if address != "memory:":
-        raise ConfigurationError("the memory has no parts, and its address is memory:")
-    return MemoryStore()
-
-
-_STORES: dict[str, Callable[[str], TokenStore]] = {
-    "": lambda _: FileStore(state_folder() / "logins"),
-    "file": _file_store,
-    "keyring": _keyring_store,
-    "memory": _memory_store,
-    "redis": _redis_store,
-    "rediss": _redis_store,
-    "postgresql": _sql_store,
-    "mariadb": _sql_store,
-    "mysql": _sql_store,
-    "sqlite": _sql_store,
-}
-"""What opens an address, by its scheme up to a +."""

@@ -22,7 +22,7 @@ from requests.utils import get_auth_from_url
 
 from .address import origin, secure
 from .bearer import WORTH_A_LOOK, BearerAuth, answer_401, forget, learn, put_on, take_off
-from .config import Settings, key_file, key_or_path, open_store, settings
+from .config import Settings, key_file, key_or_path, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired, StepUpRequired
 from .home import at_fork_in_child, state_folder
 from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Members, Secret, TokenSet, scope_set
@@ -31,6 +31,7 @@ from .refresh import Policy, Problem, fresh_span, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
 from .stores.handed import HandedStore
+from .stores.opening import open_store
 from .stores.remote import Address, completed
 from .value import replace
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from .config import open_store, profiles
+from .config import profiles
 from .errors import LoginonceError, SealError
 from .model import Account, Failure, Grant, scope_set
 from .refresh import Problem, Use, Want, decide
 from .session import Session
+from .stores.opening import open_store
 from .text import moment, plain
 
 __all__ = ["Standing", "all_standings", "judge", "standing_of"]

@@ -36,9 +36,9 @@ from loopback import CLIENT_ID, Loopback
 from measure import Cost, pairs_of, ratio
 
 import loginonce
-from loginonce.config import open_store
 from loginonce.model import Grant, GrantKey
 from loginonce.stores.base import TokenStore
+from loginonce.stores.opening import open_store
 
 ANSWER_TIME = 0.05  # seconds that the provider takes
 LEAD = 1.6  # seconds from the ageing of a token to its end; the stores on servers take a quarter to tell of it

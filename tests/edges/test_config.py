@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from loginonce.config import Settings, add_profile, open_store, profiles, settings
+from loginonce.config import Settings, add_profile, profiles, settings
 from loginonce.errors import ConfigurationError, StoreError
 from loginonce.model import GrantKey, Secret
 from loginonce.providers import known
 from loginonce.refresh import Policy
 from loginonce.session import Session
+from loginonce.stores.opening import open_store
 from loginonce.stores.remote import completed
 
 ISSUER = "https://id.example.org/realms/lab"

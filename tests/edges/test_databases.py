@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from loginonce import ConfigurationError, Grant, Session
-from loginonce.config import add_profile, open_store, settings
+from loginonce.config import add_profile, settings
 from loginonce.model import GrantKey
 from loginonce.standing import all_standings
+from loginonce.stores.opening import open_store
 
 KEY = GrantKey("https://id.example.org", "notebook")
 DATABASE = "postgresql+psycopg://ada:pw_canary_77@127.0.0.1:1/logins"

@@ -24,7 +24,6 @@ import pytest
 import loginonce
 from loginonce.cli import commands
 from loginonce.cli.report import ROWS, report
-from loginonce.config import open_store
 from loginonce.doctor import Diagnosis, Finding, examine, place
 from loginonce.doctor.contest import NOBODY, Contest, contest
 from loginonce.doctor.login import check_sign_in
@@ -32,6 +31,7 @@ from loginonce.environment import Environment
 from loginonce.home import process_identity
 from loginonce.model import Failure, Marker
 from loginonce.stores.locks import Ground
+from loginonce.stores.opening import open_store
 from loginonce.testing import FakeProvider, Fault
 
 PACKAGE = Path(loginonce.__file__).parents[1]

@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import loginonce
 from loginonce import ConfigurationError, Policy
 from loginonce.cli.commands import run
 from loginonce.cli.facts import example
-from loginonce.config import Settings, add_profile, profiles, settings
+from loginonce.config import add_profile, profiles, settings
 from loginonce.providers import ANY, known, names
 from loginonce.testing import FakeProvider
 
@@ -183,7 +184,7 @@ def test_a_service_asks_for_no_scope_at_a_named_provider_either() -> None:
 def test_a_saved_profile_is_the_login_that_was_made(config: Path, name: str) -> None:
     given = {**known(name).example, "provider": name, "dialect": {"refusals": ["gone"], "authorize": {"hd": "x"}}}
     made = settings(**given)
-    add_profile(made_of := Settings(**{item: getattr(made, item) for item in made.__slots__} | {"profile": "work"}))
+    add_profile(made_of := replace(made, profile="work"))
     assert settings("work") == made_of
     assert "recognised_by" not in config.read_text("utf-8")
     add_profile(made_of)  # and again, as two terminals do
@@ -191,7 +192,7 @@ def test_a_saved_profile_is_the_login_that_was_made(config: Path, name: str) -> 
 
 def test_a_saved_profile_of_a_recognised_provider_needs_no_more_than_its_issuer(config: Path) -> None:
     made = settings("google", client_id="x")
-    add_profile(Settings(**{item: getattr(made, item) for item in made.__slots__} | {"profile": "work"}))
+    add_profile(replace(made, profile="work"))
     assert profiles()["work"] == {"issuer": "https://accounts.google.com", "client_id": "x", "scope": made.scope}
 
 

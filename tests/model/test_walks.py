@@ -15,11 +15,11 @@ from scenarios import LARGE, SCENARIOS
 from walks import Astray, Walk
 from world import CRASH, REMOVED, World
 
-from loginonce.config import open_store
 from loginonce.model import Grant, GrantKey, Order
 from loginonce.stores import redis, sql
 from loginonce.stores.base import Hold, Snapshot, Stamp, TokenStore
 from loginonce.stores.memory import MemoryStore
+from loginonce.stores.opening import open_store
 from loginonce.stores.sealed import SealedStore
 
 WALKS = 200
@@ -149,7 +149,7 @@ class Unmoved(Wrong):
         return 1
 
     def load(self, key: GrantKey) -> Snapshot:
-        return super().load(key)._replace(stamp=1, settled=True)
+        return replace(super().load(key), stamp=1, settled=True)
 
 
 class Open(Wrong):

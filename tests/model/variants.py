@@ -117,7 +117,7 @@ class LeaseTakenForALock(Real):
     name = "a lease that is taken for a lock"
 
     def step(self, machine: refresh.Refresh, event: refresh.Event, now: float) -> refresh.Next:
-        return super().step(machine, event._replace(lease=False) if isinstance(event, refresh.Locked) else event, now)
+        return super().step(machine, replace(event, lease=False) if isinstance(event, refresh.Locked) else event, now)
 
 
 class LockThatOutlivesItsOwner(Real):

@@ -19,9 +19,9 @@ from places import PLACES, Place, listed, marked
 from points import Meeting
 
 import loginonce
-from loginonce.config import open_store
 from loginonce.model import GrantKey
 from loginonce.stores.base import TokenStore
+from loginonce.stores.opening import open_store
 from loginonce.stores.sealed import SealKey
 from loginonce.testing import FakeProvider, Stats
 

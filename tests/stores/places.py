@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from purses import InFolder, in_use
 
-from loginonce.config import open_store
 from loginonce.model import GrantKey
 from loginonce.stores.base import TokenStore
+from loginonce.stores.opening import open_store
 
 __all__ = ["PLACES", "Kind", "Place", "a_mariadb", "a_postgresql", "a_redis", "a_valkey", "listed", "marked", "place"]
 

@@ -20,13 +20,13 @@ from keyring.backends import chainer, fail, null
 from purses import InMemory, in_use
 from test_sealed import TOKENS, a_full_grant
 
-from loginonce.config import open_store
 from loginonce.errors import ConfigurationError, SealError, StoreError
 from loginonce.model import Secret, TokenSet
 from loginonce.stores import keyring
 from loginonce.stores.base import OrderConflict, TokenStore
 from loginonce.stores.file import FileStore
 from loginonce.stores.keyring import Keyring, KeyringStore
+from loginonce.stores.opening import open_store
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import pytest
 from contract import CANARY, KEY, StoreContract, a_grant, content, together
 from purses import InMemory, in_use
 
-from loginonce.config import open_store
 from loginonce.errors import ConfigurationError, LockTimeout, SealError, StoreError
 from loginonce.model import Failure, Grant, Marker, Secret, TokenSet
 from loginonce.record import decode, encode
@@ -24,6 +23,7 @@ from loginonce.stores import base
 from loginonce.stores.base import OrderConflict, TokenStore
 from loginonce.stores.file import FileStore
 from loginonce.stores.memory import MemoryStore
+from loginonce.stores.opening import open_store
 from loginonce.stores.sealed import KeyFile, KeyInKeyring, KeyVariable, SealedStore, SealKey, seal_keys
 
 TOKENS = ("rt_secret_canary", "at_secret_canary", "id_secret_canary", "claim_secret_canary")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from ..config import GrantType, Settings, add_profile, open_store, profile_name, profiles, set_member, settings
+from ..config import GrantType, Settings, add_profile, profile_name, profiles, set_member, settings
 from ..environment import detect
 from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceError, LoginRequired, TransportError
 from ..home import config_file
@@ -27,6 +27,7 @@ from ..login.text import good_for
 from ..model import Account, Members, Secret, scope_set
 from ..providers import known, names, recognised
 from ..session import Session, presenter_here
+from ..stores.opening import open_store
 from ..text import moment, plain, say
 
 if TYPE_CHECKING:

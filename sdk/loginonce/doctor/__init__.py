@@ -20,12 +20,13 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
-from ..config import open_store, profiles
+from ..config import profiles
 from ..errors import CorruptStore, LoginonceError, StoreError, TransportError
 from ..home import config_file
 from ..model import AuthorizationServer, Grant
 from ..session import Session
 from ..standing import Standing
+from ..stores.opening import open_store
 from .finding import Finding, Level, found, trouble, wrong
 from .login import check_login, check_record, check_renewal, check_settings, check_sign_in, standing
 from .place import check_place

@@ -16,10 +16,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import open_store
 from ..errors import StoreError
 from ..model import GrantKey
 from ..stores.base import Hold
+from ..stores.opening import open_store
 
 __all__ = ["NOBODY", "Contest", "contend", "contest"]
 

@@ -20,7 +20,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..config import open_store, split_seal
 from ..errors import LoginonceError, StoreError
 from ..model import Grant, GrantKey
 from ..stores.apart import ApartStore
@@ -28,6 +27,7 @@ from ..stores.base import TokenStore
 from ..stores.file import FileStore, _refuse_shared, read_private
 from ..stores.locks import ground
 from ..stores.memory import MemoryStore
+from ..stores.opening import open_store, split_seal
 from ..stores.remote import completed
 from .contest import NOBODY, contest
 from .finding import Finding, found, trouble, wrong
