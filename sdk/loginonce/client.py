@@ -339,7 +339,7 @@ class Provider:
         asked_at = time.time()
         answer = self._post("token_endpoint", form, "exchanging a token", key=key)
         asked = {name: wanted.get(name, "") for name in ("scope", "resource")}
-        return judge_exchange(answer, asked_at, **asked, dpop_key=key)
+        return judge_exchange(answer, asked_at, **asked, dpop_key=key, dialect=self.dialect)
 
     def _token(self, grant_type: str, **parameters: str) -> wire.TokenAnswer:
         """The tokens for a grant, bound to a key where they are to be (RFC 9449 §5)."""

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 
-from .errors import ErrorResponse, LoginonceError, LoginRequired, StoreError
+from .errors import ErrorResponse, InvalidGrant, LoginonceError, LoginRequired, StoreError
 from .exchange import ExchangedToken
 from .home import at_fork_in_child
 from .introspection import By, LoginCheck
@@ -51,7 +51,7 @@ class ExchangedSource:
             try:
                 made = self._source.oauth.exchange(subject, **self._wanted)
             except ErrorResponse as error:
-                if error.error not in ("invalid_grant", "invalid_token"):
+                if not self._ended(subject, error):
                     raise
                 newer = self._source.token(rejected=subject)  # ours was ended before its time
                 if newer.access_token == subject.access_token:
@@ -59,6 +59,20 @@ class ExchangedSource:
                 made = self._source.oauth.exchange(newer, **self._wanted)
             self._kept = epoch, made
             return made
+
+    def _ended(self, subject: TokenSet, error: ErrorResponse) -> bool:
+        """Whether it was refused because the login's access token is no good any more.
+
+        `invalid_request` says that as well as that a request is wrong (RFC 8693 §2.2.2), and a wrong one must spend no
+        refresh token.  So userinfo is asked; introspection would not do: servers call tokens inactive that are good,
+        but not for who asks (RFC 7662 §2.2).
+        """
+        if isinstance(error, InvalidGrant) or error.error == "invalid_token":
+            return True
+        grant = self._source.grant()
+        if error.error != "invalid_request" or grant is None or not grant.subject or subject.resource:
+            return False
+        return self._source.provider.knows(subject, grant.subject) is False
 
     def _fresh(self, token: ExchangedToken) -> bool:
         begin, end = fresh_span(token, self._source.policy)

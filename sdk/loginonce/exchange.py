@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 from .errors import ProtocolError
 from .model import Secret, TokenSet
+from .providers import ANY, Dialect
 from .wire import Answer, Form, judge_token, token_form
 
 __all__ = ["ExchangedToken", "exchange_form", "judge_exchange"]
@@ -42,14 +43,20 @@ def exchange_form(
 
 
 def judge_exchange(
-    answer: Answer, asked_at: float, *, scope: str = "", resource: str = "", dpop_key: Secret | None = None
+    answer: Answer,
+    asked_at: float,
+    *,
+    scope: str = "",
+    resource: str = "",
+    dpop_key: Secret | None = None,
+    dialect: Dialect = ANY,
 ) -> ExchangedToken:
     """The token in an answer (RFC 8693 §2.2.1); `asked_at` in POSIX seconds.
 
-    `scope` and `resource` are what was asked for, `dpop_key` is what it was asked with.  Raises `InvalidGrant`,
-    `ErrorResponse` or `ProtocolError`.
+    `scope` and `resource` are what was asked for, `dpop_key` is what it was asked with, `dialect` how the
+    provider refuses.  Raises `InvalidGrant`, `ErrorResponse` or `ProtocolError`.
     """
-    given = judge_token(answer)
+    given = judge_token(answer, dialect)
     given = replace(given, dpop_key=dpop_key if given.token_type == "DPoP" else None)
     issued = json.loads(answer.body).get("issued_token_type")
     if not isinstance(issued, str):

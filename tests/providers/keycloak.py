@@ -254,12 +254,16 @@ class Keycloak:
         """What the administrator's API says of the realm."""
         return self._server.admin(method, f"{self._server.realm}{path and '/'}{path}", body, **query)
 
-    def configure(self, **attributes: Any) -> None:
-        """Change attributes of the public client, with `_` for each `.`: `access_token_lifespan=2` (seconds)."""
+    def change(self, **settings: Any) -> None:
+        """Change the client that `client_id` names, in Keycloak's names; what it has of attributes stays."""
         path = f"clients/{self._clients[self.client_id]}"
         client = self.admin("GET", path)
-        client["attributes"] |= {name.replace("_", "."): str(value) for name, value in attributes.items()}
-        self.admin("PUT", path, client)
+        attributes = {**client["attributes"], **settings.pop("attributes", {})}
+        self.admin("PUT", path, {**client, **settings, "attributes": attributes})
+
+    def configure(self, **attributes: Any) -> None:
+        """Change attributes of the public client, with `_` for each `.`: `access_token_lifespan=2` (seconds)."""
+        self.change(attributes={name.replace("_", "."): str(value) for name, value in attributes.items()})
 
     def map_claim(self, mapper: str, **config: str) -> None:
         """Have a protocol mapper put a claim into the public client's tokens."""
@@ -289,13 +293,25 @@ class Keycloak:
 
     def ask_consent(self) -> None:
         """The person is asked whether the public client may, from now on."""
-        path = f"clients/{self._clients[self.client_id]}"
-        self.admin("PUT", path, {**self.admin("GET", path), "consentRequired": True})
+        self.change(consentRequired=True)
 
     def offer_scope(self, name: str, role: str) -> None:
         """The public client may ask for this scope; it is granted to whoever has the role, and left out for others."""
         scope = self.admin("POST", "client-scopes", {"name": name, "protocol": "openid-connect"})
         self.admin("POST", f"client-scopes/{scope}/scope-mappings/realm", [self.admin("GET", f"roles/{role}")])
+        self.admin("PUT", f"clients/{self._clients[self.client_id]}/optional-client-scopes/{scope}")
+
+    def offer_audience(self, name: str, client_id: str) -> None:
+        """The client may ask for this scope; with it, a token is for that other client."""
+        config = {"included.client.audience": client_id, "access.token.claim": "true"}
+        mapper = {
+            "name": name,
+            "protocol": "openid-connect",
+            "protocolMapper": "oidc-audience-mapper",
+            "config": config,
+        }
+        body = {"name": name, "protocol": "openid-connect", "protocolMappers": [mapper]}
+        scope = self.admin("POST", "client-scopes", body)
         self.admin("PUT", f"clients/{self._clients[self.client_id]}/optional-client-scopes/{scope}")
 
     def withdraw_consent(self) -> None:

@@ -12,6 +12,7 @@ from loginonce.errors import ErrorResponse, InvalidGrant, ProtocolError
 from loginonce.exchange import exchange_form, judge_exchange
 from loginonce.introspection import judge_introspection, judge_userinfo
 from loginonce.model import Secret, TokenSet
+from loginonce.providers import Dialect
 from loginonce.pushed import judge_pushed
 from loginonce.registration import judge_registration, registration_request
 from loginonce.wire import Answer, Members
@@ -101,6 +102,12 @@ def test_a_refused_exchange_is_told_by_its_error() -> None:
     assert caught.value.error == "invalid_target"
     with pytest.raises(InvalidGrant):
         judge_exchange(said({"error": "invalid_grant"}, 400), 1000.0)
+
+
+def test_an_exchange_is_refused_in_the_words_of_the_provider() -> None:
+    dialect = Dialect(error_members=("code",), refusals=("bad_token",))
+    with pytest.raises(InvalidGrant):  # also with a status that says it has gone well, as GitHub's
+        judge_exchange(said({"code": "bad_token"}), 1000.0, dialect=dialect)
 
 
 # ── whether a token is alive ─────────────────────────────────────────────────────────────────────────────

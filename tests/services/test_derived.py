@@ -20,6 +20,7 @@ from loginonce.errors import ConfigurationError, ErrorResponse, InvalidGrant, Lo
 from loginonce.home import state_folder
 from loginonce.introspection import LoginCheck
 from loginonce.model import Client, Grant, GrantKey, Secret, TokenSet
+from loginonce.providers import ANY, Dialect
 from loginonce.refresh import Policy, grant_of_logout
 from loginonce.register import register, registered_secret, save_registration
 from loginonce.registration import Registration
@@ -37,7 +38,7 @@ def a_login(fake: FakeProvider, *, life: float = 300.0, **members: object) -> Lo
     """A source of tokens of somebody who signed in a minute ago."""
     client_id = str(members.pop("client_id", fake.public_client_id))
     client = Client(client_id, Secret(fake.confidential_client[1]) if client_id == "service" else None)
-    provider = Provider(Discovery(fake.issuer), client)
+    provider = Provider(Discovery(fake.issuer, dialect=members.pop("dialect", ANY)), client)  # type: ignore[arg-type]
     issued = fake.issue(client_id=client_id)
     now = time.time()
     token = TokenSet(Secret(issued["access_token"]), now - 60, now + life, scope=issued["scope"])
@@ -171,11 +172,48 @@ def test_after_a_log_out_or_another_log_in_no_exchanged_token_is_served(exchangi
         files.token()
 
 
-def test_an_access_token_that_was_ended_is_renewed_and_exchanged_once_more(exchanging: FakeProvider) -> None:
+@pytest.mark.parametrize("refusal", ["invalid_grant", "invalid_token", "invalid_request"])
+def test_an_access_token_that_was_ended_is_renewed_and_exchanged_once_more(
+    exchanging: FakeProvider, refusal: str
+) -> None:
     source = a_login(exchanging)
+    exchanging.exchange_refusal = refusal
     exchanging.revoke_access_tokens()
     assert ExchangedSource(source, audience="files").token()
     assert exchanging.stats.refreshes == 1
+
+
+def test_an_access_token_is_renewed_also_where_the_provider_refuses_it_in_words_of_its_own(
+    exchanging: FakeProvider,
+) -> None:
+    source = a_login(exchanging, dialect=Dialect(refusals=("bad_token",)))
+    exchanging.exchange_refusal = "bad_token"
+    exchanging.revoke_access_tokens()
+    assert ExchangedSource(source, audience="files").token()
+    assert exchanging.stats.refreshes == 1
+
+
+@pytest.mark.parametrize("subject", ["ada", ""])
+def test_a_request_that_is_wrong_spends_no_refresh_token(exchanging: FakeProvider, subject: str) -> None:
+    source = a_login(exchanging, subject=subject)
+    exchanging.faults.add(Fault.answer({"error": "invalid_request"}, 400), where="token")
+    with pytest.raises(ErrorResponse) as caught:
+        ExchangedSource(source, audience="files").token()
+    assert (caught.value.error, exchanging.stats.refreshes) == ("invalid_request", 0)
+
+
+def test_userinfo_is_not_asked_whether_a_token_for_another_api_was_ended(fake_provider_factory: Factory) -> None:
+    fake = fake_provider_factory(exchange_audiences={"files"})
+    source = a_login(fake, resources=(RUNS,))
+    granted = fake.state.find(str(source.grant().refresh_token))  # type: ignore[union-attr]
+    assert granted is not None
+    granted.family.resources = (RUNS,)
+    runs = source.narrowed(resource=RUNS)
+    runs.token()
+    fake.revoke_access_tokens()
+    with pytest.raises(ErrorResponse):
+        ExchangedSource(runs, audience="files").token()
+    assert (asked(fake, "userinfo"), fake.stats.refreshes) == (0, 1)
 
 
 def test_an_exchange_that_is_refused_is_told_and_refreshes_nothing(exchanging: FakeProvider) -> None:
