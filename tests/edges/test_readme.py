@@ -46,6 +46,8 @@ def run(fake_provider, loginonce_home, monkeypatch):
 @pytest.mark.parametrize("block", [b for b in python_blocks() if "def test_" not in b])
 def test_an_example_of_the_readme_runs_as_it_stands(run, block, capsys):
     names = run(block)
+    for session in {value for value in names.values() if isinstance(value, names["loginonce"].Session)}:
+        session.close()  # `keep_fresh` goes on until then
     if "print(lab.account)" in block:
         assert capsys.readouterr().out.strip() == "Ada Lovelace"
         assert names["runs"]["subject"] == "ada"

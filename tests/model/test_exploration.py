@@ -43,7 +43,25 @@ def _named(scenario: Scenario) -> str:
     return scenario.name
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=_named)
+LARGER = {
+    "the store cannot be read",
+    "a grace with the same successor, policy retry_once",
+    "a grace with siblings, policy retry_once",
+    "a provider that only refuses a replay, policy retry_once",
+    "the provider declines after a loss, and the interval ends",
+    "a lease, log-in and log-out",
+    "a lockless program",
+    "a token near its end",
+    "writes fail",
+}
+"""Worlds that take some seconds each: they are explored with the long tests."""
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [pytest.param(one, marks=[pytest.mark.slow] if one.name in LARGER else []) for one in SCENARIOS],
+    ids=_named,
+)
 def test_every_invariant_holds_when(scenario: Scenario, reports: list[Report], record_property) -> None:
     _holds(scenario, reports, record_property)
 
@@ -90,7 +108,9 @@ EXPECTED = [
 
 
 @pytest.mark.parametrize(
-    ("variant", "invariant", "accidents"), EXPECTED, ids=[f"{v.name} breaks {i}" for v, i, _ in EXPECTED]
+    ("variant", "invariant", "accidents"),
+    [pytest.param(*one, marks=[pytest.mark.slow] if len(one[2]) > 1 or RUN_OUT in one[2] else []) for one in EXPECTED],
+    ids=[f"{v.name} breaks {i}" for v, i, _ in EXPECTED],
 )
 def test_the_exploration_notices_that(
     variant: type[Real], invariant: str, accidents: dict[Accident, int], reports: list[Report]
@@ -123,6 +143,10 @@ def test_a_trace_is_the_shortest_way_to_what_it_shows() -> None:
     assert trace[0] == "A calls"
     assert "writes [SPENDING" in trace[-1]
     assert len(trace) == 8
+
+
+def test_every_larger_world_is_one_of_the_worlds() -> None:
+    assert {one.name for one in SCENARIOS} >= LARGER
 
 
 def test_who_is_who_makes_no_difference() -> None:
