@@ -53,6 +53,13 @@ LARGER = {
     "a lockless program",
     "a token near its end",
     "writes fail",
+    "the provider declines",
+    "a grace by count, policy retry_once",
+    "a grace with the same successor, policy login",
+    "a service",
+    "writes fail, and the provider declines",
+    "a lockless program, no rotation",
+    "no rotation, policy retry_once",
 }
 """Worlds that take some seconds each: they are explored with the long tests."""
 
@@ -109,7 +116,7 @@ EXPECTED = [
 
 @pytest.mark.parametrize(
     ("variant", "invariant", "accidents"),
-    [pytest.param(*one, marks=[pytest.mark.slow] if len(one[2]) > 1 or RUN_OUT in one[2] else []) for one in EXPECTED],
+    [pytest.param(*one, marks=[pytest.mark.slow] if one[2] else []) for one in EXPECTED],
     ids=[f"{v.name} breaks {i}" for v, i, _ in EXPECTED],
 )
 def test_the_exploration_notices_that(

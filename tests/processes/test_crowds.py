@@ -20,7 +20,12 @@ Gather = Callable[..., Crowd]
 Age = Callable[..., None]
 Until = Callable[[Callable[[], object]], None]
 
-SIZES = [2, 8, pytest.param(32, marks=pytest.mark.slow), pytest.param(64, marks=pytest.mark.slow)]
+SIZES = [
+    pytest.param(2, marks=pytest.mark.slow),
+    8,
+    pytest.param(32, marks=pytest.mark.slow),
+    pytest.param(64, marks=pytest.mark.slow),
+]
 ONE = Stats(token_requests=1, refreshes=1)
 
 
@@ -124,7 +129,7 @@ def test_one_of_the_threads_renews_for_all_in_two_processes(
     assert sent(fake_provider) == ONE
 
 
-@pytest.mark.parametrize("size", [2, 8])
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_processes_started_from_nothing_renew_once(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, size: int
 ) -> None:
@@ -157,7 +162,7 @@ def test_a_login_ended_at_the_provider_costs_one_request_in_all(
     assert sent(fake_provider) == Stats(token_requests=1, refusals=1)
 
 
-@pytest.mark.parametrize("size", [2, 8])
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_a_new_login_in_one_process_revives_all(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, size: int
 ) -> None:

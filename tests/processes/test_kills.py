@@ -26,7 +26,9 @@ REUSE = 30
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
 
-@pytest.mark.parametrize("seconds", [4, pytest.param(90, marks=[pytest.mark.slow, pytest.mark.timeout(240)])])
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seconds", [90])
 @pytest.mark.hazard(2)
 def test_nobody_is_logged_out_when_others_are_killed(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, seconds: float
