@@ -18,7 +18,6 @@ from loginonce.providers import known
 from loginonce.refresh import Policy
 from loginonce.session import Session
 from loginonce.stores.opening import open_store
-from loginonce.stores.remote import completed
 
 ISSUER = "https://id.example.org/realms/lab"
 KEY = GrantKey(ISSUER, "notebook")
@@ -287,28 +286,6 @@ def test_a_profile_is_saved_also_where_the_file_system_has_no_locks(
     monkeypatch.setattr(fcntl, "flock", flock)
     add_profile(settings("https://id.example.org", client_id="notebook", profile="lab"))
     assert "lab" in profiles()
-
-
-@pytest.mark.parametrize(
-    ("address", "named", "whole"),
-    [
-        ("redis://h/0", "redis://:hush@h/0", "redis://:hush@h/0"),
-        ("redis://h/0?seal=env", "redis://:hush@h/0", "redis://:hush@h/0?seal=env"),
-        ("redis://h/0", "redis://:hush@h/0?seal=env", "redis://:hush@h/0"),
-        ("redis://ada@h/0?wait=1", "redis://ada:hu?sh@h/0?wait=2", "redis://ada:hu?sh@h/0?wait=1"),
-        ("redis://h/0", "rediss://:hush@h/0", "redis://h/0"),
-        ("redis://h/0", "redis://:hush@h/1", "redis://h/0"),
-        ("redis://h/0", "redis://ada:hush@h/0", "redis://h/0"),
-        ("redis://:own@h/0?wait=1", "redis://:hush@h/0", "redis://:own@h/0?wait=1"),
-        ("redis://h/0?wait=1", "redis://h/0", "redis://h/0?wait=1"),
-        ("file:/x", "file:/x?lock=strict", "file:/x"),
-        ("", "redis://:hush@h/0", ""),
-    ],
-)
-def test_a_password_completes_the_address_of_the_same_user_at_the_same_place(
-    address: str, named: str, whole: str
-) -> None:
-    assert str(completed(address, named)) == whole
 
 
 def test_a_session_that_is_sent_finds_the_password_of_its_store_where_it_arrives(

@@ -117,6 +117,10 @@ def test_a_provider_is_recognised_by_its_issuer(issuer: str, name: str) -> None:
 # ── where it is ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_an_address_is_made_of_its_places() -> None:
+    assert known("keycloak").at({"host": "id.example.org", "realm": "lab"}) == "https://id.example.org/realms/lab"
+
+
 def test_what_is_missing_of_an_address_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"where is Keycloak\?  Say realm=…, or the whole issuer=…"):
         known("keycloak").at({"host": "id.example.org"})

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -27,6 +28,7 @@ from loginonce.errors import (
     TransportError,
 )
 from loginonce.model import Client, Grant, GrantKey, Secret
+from loginonce.providers import ANY
 from loginonce.testing import FakeProvider, Fault
 from loginonce.transport import Transport
 from loginonce.wire import Answer, Busy, Form, Granted, Lost, Misconfigured, Refused, TokenAnswer, Unsent
@@ -102,6 +104,12 @@ def test_they_are_asked_for_once(fake_provider: FakeProvider) -> None:
     provider = public(fake_provider)
     assert provider.server is provider.server
     assert discoveries(fake_provider) == 2
+
+
+def test_a_provider_that_publishes_nothing_is_not_asked_for_it(fake_provider: FakeProvider) -> None:
+    silent = replace(ANY, discovered=False)
+    there = Discovery("https://nowhere.invalid", {"token_endpoint": fake_provider.issuer + "/token"}, dialect=silent)
+    assert Provider(there, Client("x")).server.token_endpoint == fake_provider.issuer + "/token"
 
 
 def test_overrides_go_before_the_documents(fake_provider: FakeProvider) -> None:

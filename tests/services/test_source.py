@@ -264,6 +264,22 @@ def settle(store: TokenStore, key: GrantKey) -> None:
 # The fast path.
 
 
+def test_a_provider_is_made_when_it_is_first_needed(fake_provider: FakeProvider, store: TokenStore) -> None:
+    made: list[Provider] = []
+
+    def make() -> Provider:
+        made.append(Provider(Discovery(fake_provider.issuer), Client(fake_provider.public_client_id)))
+        return made[-1]
+
+    store.commit(issued(fake_provider), expected=None)
+    source = LoginSource(GrantKey(fake_provider.issuer, fake_provider.public_client_id), store, make)
+    source.token()
+    assert made == []
+    source.renew()
+    source.renew()
+    assert made == [source.provider]
+
+
 def test_a_fresh_token_is_given_and_nobody_is_asked(fake_provider: FakeProvider, store: TokenStore) -> None:
     source = signed_in(fake_provider, store)
     assert source.token() == the_grant(store, fake_provider).tokens[0]

@@ -8,6 +8,7 @@ import pytest
 from loginonce.errors import ConfigurationError, StoreError
 from loginonce.model import GrantKey
 from loginonce.stores.opening import open_store, split_seal
+from loginonce.stores.remote import completed
 
 KEY = GrantKey("https://id.example.org/realms/lab", "notebook")
 
@@ -107,3 +108,25 @@ def test_an_address_that_says_too_little_or_too_much_is_refused(address: str, to
 )
 def test_where_the_keys_are_is_told_apart_from_the_place(address: str, parts: tuple[str, str | None]) -> None:
     assert split_seal(address) == parts
+
+
+@pytest.mark.parametrize(
+    ("address", "named", "whole"),
+    [
+        ("redis://h/0", "redis://:hush@h/0", "redis://:hush@h/0"),
+        ("redis://h/0?seal=env", "redis://:hush@h/0", "redis://:hush@h/0?seal=env"),
+        ("redis://h/0", "redis://:hush@h/0?seal=env", "redis://:hush@h/0"),
+        ("redis://ada@h/0?wait=1", "redis://ada:hu?sh@h/0?wait=2", "redis://ada:hu?sh@h/0?wait=1"),
+        ("redis://h/0", "rediss://:hush@h/0", "redis://h/0"),
+        ("redis://h/0", "redis://:hush@h/1", "redis://h/0"),
+        ("redis://h/0", "redis://ada:hush@h/0", "redis://h/0"),
+        ("redis://:own@h/0?wait=1", "redis://:hush@h/0", "redis://:own@h/0?wait=1"),
+        ("redis://h/0?wait=1", "redis://h/0", "redis://h/0?wait=1"),
+        ("file:/x", "file:/x?lock=strict", "file:/x"),
+        ("", "redis://:hush@h/0", ""),
+    ],
+)
+def test_a_password_completes_the_address_of_the_same_user_at_the_same_place(
+    address: str, named: str, whole: str
+) -> None:
+    assert str(completed(address, named)) == whole

@@ -28,7 +28,7 @@ from test_memory import in_a_child
 
 from loginonce.errors import ConfigurationError, CorruptStore, LockTimeout, StoreError
 from loginonce.stores import sql as sql_module
-from loginonce.stores.base import OrderConflict
+from loginonce.stores.base import OrderConflict, Snapshot
 from loginonce.stores.file import FileStore
 from loginonce.stores.locks import Ground
 from loginonce.stores.remote import Address as Remote
@@ -449,7 +449,7 @@ def test_the_first_commit_that_is_cut_off_is_made_once(wire: tuple[Wire, Address
     store.stamp(KEY)
     line.cut_at(b"INSERT INTO loginonce_logins", deliver=deliver)
     made = store.commit(a_grant(), expected=None)
-    assert store.load(KEY) == (store.load(KEY).grant, made, True)
+    assert store.load(KEY) == Snapshot(store.load(KEY).grant, made, settled=True)
 
 
 @pytest.mark.real

@@ -45,10 +45,9 @@ def completed(address: str, named: str | None = None) -> Address:
     place, mark, query = address.partition("?")
     if "://" in place and public(named).partition("?")[0] == place:
         scheme, separator, rest = named.partition("://")
-        if at := rest.rpartition("@")[1]:
-            authority = rest.rpartition("@")[0]
-            host = place.partition("://")[2].rpartition("@")[2]
-            return Address(f"{scheme}{separator}{authority}{at}{host}{mark}{query}")
+        authority, at, _ = rest.rpartition("@")
+        host = place.partition("://")[2].rpartition("@")[2]
+        return Address(f"{scheme}{separator}{authority}{at}{host}{mark}{query}")
     return Address(address)
 
 
