@@ -22,10 +22,12 @@ with atheris.instrument_imports(include=["loginonce", "joserfc", "email"]):
     from joserfc.jwk import OKPKey
     from joserfc.jws import JWSRegistry
 
-    from loginonce import idtoken, metadata, record, wire
+    from loginonce import idtoken, record, wire
     from loginonce.address import on_this_machine
     from loginonce.challenge import bearer_challenge, parse_challenges
+    from loginonce.claims import shallow, unverified_claims
     from loginonce.errors import ConfigurationError, CorruptStore, ErrorResponse, ProtocolError, StoreError
+    from loginonce.metadata import read_metadata
     from loginonce.model import AuthorizationServer, GrantKey, Secret
 
 NOW = 1_700_000_000.0
@@ -169,10 +171,10 @@ def metadata(data: bytes) -> None:
             document = json.loads(part)
         except (ValueError, RecursionError):
             continue
-        if isinstance(document, dict) and idtoken.shallow(document):
+        if isinstance(document, dict) and shallow(document):
             documents.append(document)
     try:
-        server = metadata.read_metadata(ISSUER, documents, {})
+        server = read_metadata(ISSUER, documents, {})
     except (ProtocolError, ConfigurationError) as error:
         printable(str(error))
         return
@@ -200,7 +202,7 @@ REGISTRY = JWSRegistry(algorithms=["EdDSA"], strict_check_header=False)
 def id_token(data: bytes) -> None:
     """First line: a token, a header, or a set of keys; the rest: claims, which get a true signature too."""
     head, _, claims = data.partition(b"\n")
-    idtoken.unverified_claims(head.decode("latin-1"))
+    unverified_claims(head.decode("latin-1"))
     check(head.decode("latin-1"), JWKS)
     signed = jws.serialize_compact({"alg": "EdDSA", "kid": "k"}, claims, KEY, registry=REGISTRY)
     check(signed, JWKS)
@@ -214,7 +216,7 @@ def id_token(data: bytes) -> None:
 
 
 def check(token: str, keys: Mapping[str, Any]) -> None:
-    found = idtoken.unverified_claims(token)
+    found = unverified_claims(token)
     assert isinstance(found, dict)
     idtoken.contradiction(found, GrantKey(ISSUER, CLIENT), "ada")
     try:

@@ -167,7 +167,9 @@ def test_a_clock_that_is_set_during_a_refresh_costs_a_renewal_at_most(
         astray.tell("call", url=url)
         assert meeting.reached() == point
         meeting.let_go(shift=shift)
-        assert astray.hear().get("status") == 200
+        first = astray.hear()
+        # By its clock its time may be over before it has sent anything: it is told so, and nothing was spent.
+        assert first.get("status") == 200 or "over before it was sent" in first.get("message", ""), first
     astray.ask("shift_clock", seconds=-shift)
     assert [member.ask("call", url=url).get("status") for member in (astray, other) * 2] == [200] * 4
     until(lambda: fake_provider.stats.token_requests == fake_provider.stats.refreshes)  # one may run behind
