@@ -252,11 +252,12 @@ def main() -> int:
     parser = argparse.ArgumentParser("python tests/benchmarks/stores.py", description="the stores beside each other")
     parser.add_argument("--only", action="append", choices=[*PLACES], help="this store; may be repeated")
     parser.add_argument("--short", action="store_true", help="a minute or so")
+    parser.add_argument("--pairs", type=int, help="how often each renewal is measured beside the file's (default 6)")
     parser.add_argument("--write", action="store_true", help="write the table into the README")
     given = parser.parse_args()
     if given.write and (given.only or given.short):
         parser.error("--write takes a whole run: without --only and --short")
-    sizes, pairs = ([2, 8], 2) if given.short else ([2, 8, 32], 6)
+    sizes, pairs = ([2, 8], 2) if given.short else ([2, 8, 32], given.pairs or 6)
     rows: list[Row] = []
     wrong: list[str] = []
     with ExitStack() as stack:
