@@ -48,8 +48,12 @@ class Backend:
             grant_types_supported=("password",),
         )
 
+    def informed(self) -> bool:
+        """Always: its settings say all."""
+        return True
+
     def prepare(self, budget: float = BUDGET) -> Reply | None:
-        """Nothing has to be learnt: its settings say all."""
+        """Nothing has to be learnt."""
         del budget
         return None if self.manners.refresh else self._no_refresh()
 

@@ -57,6 +57,9 @@ class Issuer(Protocol):
     def server(self) -> AuthorizationServer:
         """What is known of it, in the words of RFC 8414."""
 
+    def informed(self) -> bool:
+        """Whether all that `refresh` needs is at hand, so that nobody has to be asked for it first."""
+
     def prepare(self, budget: float = BUDGET) -> wire.Reply | None:
         """Learn what `refresh` needs; a `Reply` says why it could not be.  `budget`: seconds for all of it."""
 
@@ -153,13 +156,28 @@ class Provider:
         return self._learnt(BUDGET)
 
     def _learnt(self, budget: float) -> AuthorizationServer:
+        server = self._at_hand()
+        if server is None:
+            server = self._server = self._read(self._asked_or_kept(budget))
+            self._doubted = False
+        return server
+
+    def _at_hand(self) -> AuthorizationServer | None:
         if self._server is None:
             documents: list[dict[str, Any]] = []
             if self.dialect.discovered:
-                documents = (not self._doubted and self._kept(self._discovery.max_age)) or self._asked_or_kept(budget)
-            self._doubted = False
+                documents = [] if self._doubted else self._kept(self._discovery.max_age)
+                if not documents:
+                    return None
             self._server = self._read(documents)
         return self._server
+
+    def informed(self) -> bool:
+        """Whether its metadata are known: they are in memory or in the folder, or it has none."""
+        try:
+            return self._at_hand() is not None
+        except LoginonceError:  # `prepare` says what is wrong with them
+            return False
 
     def _read(self, documents: list[dict[str, Any]]) -> AuthorizationServer:
         issuer = self._discovery.issuer

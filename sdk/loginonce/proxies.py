@@ -1,7 +1,8 @@
-"""Whether the environment names a proxy.
+"""Settings of requests that come from the environment, at less than they cost there: `FrugalSession`.
 
-requests reads every variable to find that out, twice for each request: half of what one costs before it is sent.  An
-environment that was found to name none is not searched again until one of its variables has changed.
+requests reads every variable to find out whether one names a proxy, twice for each request: half of what one costs
+before it is sent.  An environment that was found to name none is not searched again until one of its variables has
+changed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import os
 import urllib.request
 from typing import Any
 
-__all__ = ["none_in_environment"]
+import requests
+from requests.sessions import merge_setting
+
+__all__ = ["FrugalSession", "none_in_environment"]
 
 _kept: tuple[dict[bytes, bytes], bool] = ({}, True)
 """All variables as they were at the last look, and what that showed."""
@@ -32,3 +36,20 @@ def none_in_environment() -> bool:
         none = not any(name[-6:].lower() == b"_proxy" for name in seen)  # in either case, as urllib reads them
         _kept = (seen, none)
     return none
+
+
+class FrugalSession(requests.Session):
+    """A session of requests that promises the same, and does not look again for what is not there."""
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """As requests does it; an environment without proxies is not searched for them at each request."""
+        if not self.trust_env or not none_in_environment():
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+        if verify is True or verify is None:
+            verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or verify
+        return {
+            "proxies": merge_setting(proxies, self.proxies) if proxies or self.proxies else {},  # type: ignore[no-untyped-call]
+            "stream": self.stream if stream is None else stream,
+            "verify": self.verify if verify is None else verify,
+            "cert": self.cert if cert is None else cert,
+        }

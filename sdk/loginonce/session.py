@@ -26,7 +26,7 @@ from .config import Settings, key_file, key_or_path, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired, StepUpRequired
 from .home import at_fork_in_child, state_folder
 from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Members, Secret, TokenSet, scope_set
-from .proxies import none_in_environment
+from .proxies import FrugalSession
 from .refresh import Policy, Problem, fresh_span, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
@@ -109,7 +109,7 @@ _NOBODY = ""
 """Kept there where no origin may have the token."""
 
 
-class Session(requests.Session):
+class Session(FrugalSession):
     """A `requests.Session` whose requests are signed in, and stay so.
 
         lab = Session("https://id.example.org/realms/lab", client_id="notebook", scope="openid offline_access")
@@ -470,19 +470,11 @@ class Session(requests.Session):
         if ours or (request.auth is None and any(in_address)):
             request = copy.copy(request)
             request.auth = _signed_when_sent if ours else in_address
+            request.params = request.params or None  # to merge what is empty is a tenth of all that requests does
         prepared = super().prepare_request(request)
         if not ours:
             prepared.__dict__[_ADDRESSED] = _NOBODY
         return prepared
-
-    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """As requests does it; an environment without proxies is not searched for them at each request."""
-        if not self.trust_env or not none_in_environment():
-            return super().merge_environment_settings(url, proxies, stream, verify, cert)
-        if verify is True or verify is None:
-            verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or verify
-        unasking: Any = _Unasking(self)
-        return requests.Session.merge_environment_settings(unasking, url, proxies, stream, verify, cert)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """As requests does it, with a token where one may go.  Each hop of a redirect comes by here.
@@ -641,18 +633,6 @@ class Session(requests.Session):
             proxies=dict(self.proxies),
             trust_env=self.trust_env,
         )
-
-
-class _Unasking:
-    """A session to those who look at one, but for its `trust_env`."""
-
-    trust_env = False
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
 
 
 def _without_secrets(made: Settings) -> Settings:

@@ -8,8 +8,8 @@ which takes the store's lock, spends, saves and ends: a keyboard interrupt ends 
 else (HAZARDS 2).  The worker is no daemon, so a program that ends waits for it, within the send budget, however
 often it is interrupted.  The others wait at the gate, or do not wait at all if their token is still good.
 
-Processes.  A worker that finds the lock taken watches the record, not the lock: one `stat` every few
-milliseconds, and the new token is adopted as soon as it is there.
+Processes.  Where another one has the lock, no worker is begun: one of the callers watches the record, not the lock,
+and the new token is adopted as soon as it is there (`stores.base.Lookout`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .errors import (
 from .home import at_fork_in_child, process_identity
 from .model import Grant, GrantKey, Order, TokenSet, scope_set
 from .refresh import Policy, Problem, Renew, Use, Want
-from .stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
+from .stores.base import Hold, Lookout, OrderConflict, Snapshot, Stamp, TokenStore
 from .value import Value, replace
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ log = logging.getLogger("loginonce")
 
 SLICE = 0.1
 """Seconds between two looks at whether a wait is still wanted; what an interrupt takes at most."""
+
+PATIENCE = 0.1, 0.25
+"""Seconds after which who waits looks at the lock again, since its holder may have died: at first, and at most."""
+
+BUSY = 0.05
+"""Seconds for which a process whose token is still good does not try the lock again that another one had."""
 
 QUIET = 5.0
 """Seconds after a renewal in the background failed on the store, before this process tries that again."""
@@ -327,7 +333,9 @@ class _Run:
         self._started = time.time()
         self._hold: Hold | None = None
         self._abandoned = False
+        self._prepared = False
         self._unprepared: Reply | None = None
+        self._lookout: Lookout | None = None
         self._trouble: StoreError | None = None
         self._machine, self._action = refresh.start(
             want, source.policy, self._started, owner=process_identity(), nonce=os.urandom(8).hex()
@@ -337,6 +345,12 @@ class _Run:
 
     def result(self) -> TokenSet:
         """The token, or what prevents it."""
+        try:
+            return self._result()
+        finally:
+            self._look_no_more()
+
+    def _result(self) -> TokenSet:
         while True:
             match self._action:
                 case refresh.Use(token):
@@ -353,11 +367,17 @@ class _Run:
                         self._start_worker()
                     return meanwhile
                 case refresh.TryLock():
-                    if not self._gate.busy and (brought := self._await_worker()) is not None:
+                    free = not self._gate.busy and not self._taken()
+                    if free and (brought := self._await_worker()) is not None:
                         return brought
                     self._went(refresh.Locked(held=False))
                 case refresh.Wait(seconds):
-                    self._gate.wait(min(seconds, SLICE))
+                    patience = min(seconds, self._patience())
+                    if self._gate.look_out(patience):
+                        self._watch(patience)
+                        self._gate.announce()
+                    else:
+                        self._gate.wait(min(seconds, SLICE))
                     self._went(refresh.Waited())
                 case action:
                     self._went(self._do(action))
@@ -396,8 +416,6 @@ class _Run:
         background = self._machine.meanwhile is not None
         _under_way.add(self)
         try:
-            # Discovery comes before the lock: nothing slow is left to do inside (DESIGN 4, step 1).
-            self._unprepared = self._source.provider.prepare(budget=self._source.policy.wait_timeout)
             self._outcome = self._drive()
         except BaseException as error:
             self._outcome = error
@@ -412,6 +430,7 @@ class _Run:
             self._gate.leave()
             self.over.set()
             _under_way.discard(self)
+            self._look_no_more()
 
     def _drive(self) -> TokenSet:
         """Do what the machine asks for until it is done.  Runs in the worker."""
@@ -425,7 +444,7 @@ class _Run:
                     self._went(self._do(action))
 
     def _do(self, action: refresh.Action) -> refresh.Event:
-        source, store = self._source, self._source.store
+        source = self._source
         match action:
             case refresh.Load():
                 try:
@@ -435,13 +454,15 @@ class _Run:
                     return refresh.Unreadable(source.memory(), str(error))
             case refresh.TryLock():
                 try:
-                    self._hold = store.try_lock(source.key)
+                    self._lock()
                 except StoreError as error:
                     self._trouble = error
                     return refresh.Unreadable(source.memory(), str(error))
                 return refresh.Locked(self._hold is not None, self._hold is not None and self._hold.lease)
             case refresh.Wait(seconds):
-                self._watch(seconds)
+                if self._abandoned and not self._machine.spent:
+                    raise LockTimeout("the caller has given up waiting")
+                self._watch(min(seconds, self._patience()))
                 return refresh.Waited()
             case refresh.Write(grant, expected, reserve):
                 return self._write(grant, expected, reserve=reserve)
@@ -464,20 +485,49 @@ class _Run:
                 raise AssertionError(f"{type(action).__name__} ends the run")
         assert_never(action)
 
+    def _taken(self) -> bool:
+        try:
+            return self._source.store.locked(self._source.key)
+        except StoreError:  # to try it tells
+            return False
+
+    def _lock(self) -> None:
+        """Try once to get the lock.  Nothing slow is left to do inside of it (DESIGN 4, step 1).
+
+        What speaks to the provider is made by who has the lock, since the others will not need it; what would have to
+        be fetched for it is fetched outside, and the lock tried once more.
+        """
+        source, store = self._source, self._source.store
+        self._hold = None if self._taken() else store.try_lock(source.key)
+        if self._hold is not None and not self._prepared:
+            if not source.provider.informed():
+                self._hold.release()
+                self._hold = None
+            self._unprepared = source.provider.prepare(budget=source.policy.wait_timeout)
+            self._prepared = True
+            if self._hold is None:
+                self._hold = store.try_lock(source.key)
+        if self._hold is None:
+            self._gate.quiet_until = max(self._gate.quiet_until, time.monotonic() + BUSY)
+
+    def _patience(self) -> float:
+        """For how long to watch the record before looking at the lock again."""
+        least, most = PATIENCE
+        return min(most, least + max(0.0, time.time() - self._started) / 4)
+
     def _watch(self, seconds: float) -> None:
-        """Until the record changes or it is time to try the lock again: its holder may have died."""
-        if self._abandoned and not self._machine.spent:
-            raise LockTimeout("the caller has given up waiting")
-        key, store = self._source.key, self._source.store
-        waited = max(0.0, time.time() - self._started)
-        until = time.monotonic() + min(seconds, 0.05)
+        """Until the record changes, at most so long."""
+        source = self._source
         with suppress(StoreError):  # what follows is to read the record, and tells
-            before = store.stamp(key)
-            while (left := until - time.monotonic()) > 0:
-                # Often at first, since most waits end soon; less so later, to leave the machine to the provider.
-                time.sleep(min(left, 0.002 + min(waited, 0.5) / 25))
-                if store.stamp(key) != before:
-                    return
+            stamp = source.store.stamp(source.key)
+            if self._lookout is None:
+                self._lookout = source.store.lookout(source.key)
+            self._lookout.wait(stamp, seconds)
+
+    def _look_no_more(self) -> None:
+        lookout, self._lookout = self._lookout, None
+        if lookout is not None:
+            lookout.close()
 
     def _write(self, grant: Grant, expected: Order | None, *, reserve: bool) -> refresh.Event:
         try:
@@ -492,7 +542,8 @@ class _Run:
             self._trouble = error
             return refresh.NotWritten(str(error))
         self._source._remember(Snapshot(grant, None, settled=False))  # noqa: SLF001 - one room, two classes
-        self._gate.announce()
+        if not reserve:  # a marker is no news to who waits for a token
+            self._gate.announce()
         return refresh.Written()
 
     def _send(self, grant: Grant, latest: float | None) -> refresh.Event:
@@ -556,6 +607,7 @@ class _Gate:
         self._condition = threading.Condition()
         self.busy = False
         self._news = 0
+        self._watched_until = 0.0  # time.monotonic
         self.quiet_until = 0.0  # time.monotonic
         self.unsaved: Grant | None = None
 
@@ -573,10 +625,20 @@ class _Gate:
             self._condition.notify_all()
 
     def announce(self) -> None:
-        """The record has changed: whoever waits may look again."""
+        """The record may have changed: whoever waits may look again."""
         with self._condition:
             self._news += 1
+            self._watched_until = 0.0
             self._condition.notify_all()
+
+    def look_out(self, seconds: float) -> bool:
+        """Whether this thread is to watch the record, for so long, and `announce` what it sees to the others."""
+        with self._condition:
+            now = time.monotonic()
+            if self.busy or now < self._watched_until:
+                return False
+            self._watched_until = now + seconds  # not longer: an interrupt may come before its end is told
+            return True
 
     def wait(self, seconds: float) -> None:
         """Until there is news or the gate is free, at most that long."""

@@ -31,6 +31,7 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 from .address import on_this_machine, secure
 from .errors import ConfigurationError, TransportError
 from .model import Secret
+from .proxies import FrugalSession
 from .value import Value, field
 from .wire import Answer, Form
 
@@ -121,7 +122,7 @@ class Transport:
         watch: _Watch,
     ) -> Answer:
         route = self._route()
-        with requests.Session() as session:
+        with FrugalSession() as session:
             session.auth = _no_netrc
             session.trust_env = route.trust_env
             session.mount("https://", _WatchedAdapter())
@@ -286,6 +287,8 @@ class _Watching(HTTPConnection):
 
 def _looked_up(host: str, port: int | None, deadline: float) -> list[tuple[Any, ...]]:
     """`getaddrinfo`, until the deadline: the system's resolver has time-outs of its own, and asks each server twice."""
+    with suppress(OSError):  # a number needs nobody's answer, and no thread
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
     found: list[tuple[Any, ...]] = []
     failures: list[Exception] = []
 

@@ -18,7 +18,7 @@ from ..errors import SealError, StoreError
 from ..model import Grant, GrantKey, Order
 from ..record import put_together, take_apart
 from ..value import replace
-from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
+from .base import Hold, Lookout, OrderConflict, Snapshot, Stamp, TokenStore
 
 __all__ = ["ApartStore"]
 
@@ -74,6 +74,14 @@ class ApartStore(TokenStore):
     def try_lock(self, key: GrantKey) -> Hold | None:
         """The inner store's."""
         return self.inner.try_lock(key)
+
+    def locked(self, key: GrantKey) -> bool:
+        """As the store inside knows it."""
+        return self.inner.locked(key)
+
+    def lookout(self, key: GrantKey) -> Lookout:
+        """The same record changes."""
+        return self.inner.lookout(key)
 
     def notice(self, key: GrantKey) -> bytes | None:
         """The inner store's: it holds nothing of the login."""

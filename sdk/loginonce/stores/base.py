@@ -16,7 +16,7 @@ from ..errors import LockTimeout, StoreError
 from ..model import Grant, GrantKey, Order
 from ..value import Value
 
-__all__ = ["Hold", "OrderConflict", "Snapshot", "Stamp", "TokenStore", "wait_for_lock"]
+__all__ = ["Hold", "Lookout", "OrderConflict", "Snapshot", "Stamp", "TokenStore", "wait_for_lock"]
 
 Stamp: TypeAlias = Hashable
 """Changes whenever a record does; comparing two is all that can be done with them.  None = no record."""
@@ -57,6 +57,31 @@ class Hold(Protocol):
         """Let the next one in.  Never raises."""
 
 
+class Lookout:
+    """Somebody who waits for a record to change.
+
+    It looks often at first, since most waits end soon; less so later, to leave the machine to whom it waits for.
+    """
+
+    def __init__(self, store: TokenStore, key: GrantKey) -> None:
+        self._store = store
+        self._key = key
+        self._began = time.monotonic()
+
+    def wait(self, stamp: Stamp, seconds: float) -> None:
+        """Until the record's stamp is another than that, at most so long.  Raises `StoreError`."""
+        until = time.monotonic() + seconds
+        while self._store.stamp(self._key) == stamp and (left := until - time.monotonic()) > 0:
+            self._pause(left)
+
+    def _pause(self, most: float) -> None:
+        waited = time.monotonic() - self._began
+        time.sleep(min(most, 0.002 + min(waited, 0.5) / 25))
+
+    def close(self) -> None:
+        """Wait no more."""
+
+
 class TokenStore(ABC):
     """Where logins are kept.  Every method may raise `StoreError`; none ever shows a secret.
 
@@ -94,6 +119,15 @@ class TokenStore(ABC):
     @abstractmethod
     def try_lock(self, key: GrantKey) -> Hold | None:
         """This login's lock against all processes, or None if another has it.  Never waits, not re-entrant."""
+
+    def locked(self, key: GrantKey) -> bool:
+        """Whether somebody has that lock; False also where it takes as much to know as to try."""
+        del key
+        return False
+
+    def lookout(self, key: GrantKey) -> Lookout:
+        """Who waits for this record to change."""
+        return Lookout(self, key)
 
     @abstractmethod
     def notice(self, key: GrantKey) -> bytes | None:

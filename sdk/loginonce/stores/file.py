@@ -42,8 +42,8 @@ from ..errors import CorruptStore, LockTimeout, StoreError
 from ..model import Grant, GrantKey, Order
 from ..record import decode, encode
 from ..value import replace
-from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
-from .locks import Ground, LockKind, excludes_itself, ground, refuse_unless_trusted, take
+from .base import Hold, Lookout, OrderConflict, Snapshot, Stamp, TokenStore
+from .locks import Ground, LockKind, excludes_itself, ground, refuse_unless_trusted, take, taken
 
 __all__ = ["FileStore", "read_private", "write_private"]
 
@@ -70,11 +70,16 @@ class FileStore(TokenStore):
         self.identity = f"file:{self._folder}"
         self._lock_kind = lock
         self._paths: dict[GrantKey, str] = {}
+        self._known_id: tuple[tuple[int, int], str] | None = None
+        self._last: tuple[str, bytes, Grant] | None = None
         self._ground: tuple[int, Ground] | None = None  # by device: another disk may be mounted over it
         self._tested = lock != "flock"
 
     def __repr__(self) -> str:
         return f"FileStore({str(self._folder)!r})"
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_last": None}  # which holds secrets
 
     def stamp(self, key: GrantKey) -> Stamp:
         """(mtime_ns, inode, size) by one `stat`."""
@@ -84,7 +89,7 @@ class FileStore(TokenStore):
             return None
         except OSError as error:
             raise _unusable(self._path(key), error) from None
-        return (seen.st_mtime_ns, seen.st_ino, seen.st_size)
+        return _stamp(seen)
 
     def load(self, key: GrantKey) -> Snapshot:
         """The record; a damaged or foreign one is set aside, and told of once by `CorruptStore`."""
@@ -117,7 +122,8 @@ class FileStore(TokenStore):
             if (current.order if current else None) != expected:
                 raise OrderConflict(current=current)
             try:
-                data = encode(replace(grant, store=self._store_id()))
+                kept = replace(grant, store=self._store_id())
+                data = encode(kept)
                 if reserve:
                     _reserve(path + ".room", max(ROOM, 2 * len(data)))
                     written = _write(path + ".next", data)
@@ -130,15 +136,27 @@ class FileStore(TokenStore):
                 _sync_folder(self._folder)
             except OSError as error:
                 raise _unusable(path, error) from None
-            return (seen.st_mtime_ns, seen.st_ino, seen.st_size)
+            self._last = (path, data, kept)
+            return _stamp(seen)
 
     def try_lock(self, key: GrantKey) -> Hold | None:
         """The login's lock.  Raises `StoreError` where it might not keep others out (see `locks`)."""
-        return self._locked(self._path(key).removesuffix(".login") + ".lock", timeout=0.0)
+        return self._locked(self._beside(key, ".lock"), timeout=0.0)
+
+    def locked(self, key: GrantKey) -> bool:
+        """Whether somebody has it, which a `flock` shows at once."""
+        return self._lock_kind == "flock" and taken(self._beside(key, ".lock"))
+
+    def lookout(self, key: GrantKey) -> Lookout:
+        """Who is told by the kernel, where it tells of every change: of what this machine does to a disk of its own."""
+        if self._ground is None or self._ground[1].verdict == "trusted":
+            with suppress(OSError):
+                return _Told(self, key, str(self._folder))
+        return super().lookout(key)
 
     def notice(self, key: GrantKey) -> bytes | None:
         """The content of the notice's file."""
-        path = self._notice_path(key)
+        path = self._beside(key, ".notice")
         try:
             found = read_private(path)
         except OSError as error:
@@ -147,7 +165,7 @@ class FileStore(TokenStore):
 
     def post(self, key: GrantKey, notice: bytes | None, *, instead_of: bytes | None) -> bool:
         """Compare and replace, as a whole but not durably."""
-        path = self._notice_path(key)
+        path = self._beside(key, ".notice")
         with self._guard(key):
             if self.notice(key) != instead_of:
                 return False
@@ -159,9 +177,6 @@ class FileStore(TokenStore):
             except OSError as error:
                 raise _unusable(path, error) from None
             return True
-
-    def _notice_path(self, key: GrantKey) -> str:
-        return self._path(key).removesuffix(".login") + ".notice"
 
     def grants(self) -> Iterator[Grant]:
         """All readable records of the folder."""
@@ -190,6 +205,9 @@ class FileStore(TokenStore):
             path = self._paths[key] = str(self._folder / f"{readable[:60]}-{digest[:16]}.login")
         return path
 
+    def _beside(self, key: GrantKey, suffix: str) -> str:
+        return self._path(key).removesuffix(".login") + suffix
+
     def _read(self, path: str, key: GrantKey | None) -> Snapshot:
         """The record at that path, of that login (None: of any)."""
         try:
@@ -203,7 +221,7 @@ class FileStore(TokenStore):
             raise _unusable(path, error) from None
         data, seen = found
         try:
-            grant = decode(data)
+            grant = self._decoded(path, data)
         except CorruptStore:
             raise
         except StoreError as error:
@@ -215,7 +233,14 @@ class FileStore(TokenStore):
         age = time.time_ns() - seen.st_mtime_ns
         # Where attributes are cached, an unchanged stamp proves nothing: every look has to read the file.
         settled = age > GRANULARITY_NS and self._on(folder).verdict == "trusted"
-        return Snapshot(grant, (seen.st_mtime_ns, seen.st_ino, seen.st_size), settled=settled)
+        return Snapshot(grant, _stamp(seen), settled=settled)
+
+    def _decoded(self, path: str, data: bytes) -> Grant:
+        """Decoded once: until its stamp has settled everybody reads a record at each look."""
+        last = self._last
+        if last is None or last[:2] != (path, data):
+            last = self._last = (path, data, decode(data))
+        return last[2]
 
     def _set_aside(self, path: str) -> str:
         aside = f"{path}.broken-{time.time_ns()}"
@@ -226,13 +251,21 @@ class FileStore(TokenStore):
         return aside
 
     def _store_id(self, *, create: bool = True) -> str:
-        path = str(self._folder / "store-id")
+        path = f"{self._folder}/store-id"
+        known = self._known_id
+        with suppress(FileNotFoundError):
+            if known is not None and known[0] == _version(os.lstat(path)):
+                return known[1]
         found = read_private(path)
         if found is None and create:
             made = os.urandom(16).hex() + ("" if self._lock_kind == "flock" else f"-{self._lock_kind}")
             write_private(path, made.encode(), exclusive=True)
             found = read_private(path)
-        return found[0].decode("ascii", "replace") if found else ""
+        if found is None:
+            return ""
+        data, seen = found
+        self._known_id = (_version(seen), data.decode("ascii", "replace"))
+        return self._known_id[1]
 
     def _on(self, folder: os.stat_result) -> Ground:
         """The file system of the folder, looked up once where that can be done."""
@@ -282,7 +315,7 @@ class FileStore(TokenStore):
 
     @contextmanager
     def _guard(self, key: GrantKey) -> Iterator[None]:
-        path = self._path(key).removesuffix(".login") + ".guard"
+        path = self._beside(key, ".guard")
         hold = self._locked(path, timeout=GUARD_TIMEOUT)
         if hold is None:
             raise LockTimeout(f"{path} has been held for {GUARD_TIMEOUT:.0f} seconds; look for a stopped process")
@@ -290,6 +323,32 @@ class FileStore(TokenStore):
             yield
         finally:
             hold.release()
+
+
+def _stamp(seen: os.stat_result) -> tuple[int, int, int]:
+    return (seen.st_mtime_ns, seen.st_ino, seen.st_size)
+
+
+def _version(seen: os.stat_result) -> tuple[int, int]:
+    """Of a file that is never written again: that, and its owner and mode, change with this."""
+    return (seen.st_ino, seen.st_ctime_ns)
+
+
+class _Told(Lookout):
+    """Who sleeps until a file is moved into the folder: that of this login, or another."""
+
+    def __init__(self, store: FileStore, key: GrantKey, folder: str) -> None:
+        from .moves import Moves
+
+        super().__init__(store, key)
+        self._moves = Moves(folder)
+
+    def _pause(self, most: float) -> None:
+        self._moves.wait(most)
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._moves.close()
 
 
 # ── private files ────────────────────────────────────────────────────────────────────────────────────────

@@ -28,7 +28,7 @@ from ..value import Value
 if TYPE_CHECKING:
     from filelock import BaseFileLock, StrictSoftFileLock
 
-__all__ = ["Ground", "Hold", "LockKind", "excludes_itself", "ground", "refuse_unless_trusted", "take"]
+__all__ = ["Ground", "Hold", "LockKind", "excludes_itself", "ground", "refuse_unless_trusted", "take", "taken"]
 
 log = logging.getLogger("loginonce")
 
@@ -205,6 +205,29 @@ def take(kind: LockKind, path: str, *, timeout: float = 0.0) -> Hold | None:
             mutex.release()
 
 
+def taken(path: str) -> bool:
+    """Whether somebody has the `flock` on that path, for a fraction of what it takes to try it in vain.
+
+    False also where that cannot be seen.
+    """
+    try:
+        import fcntl
+
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except (ImportError, OSError):
+        return False
+    try:
+        # A shared one, so that those who look do not get into each other's way.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def excludes_itself(path: str) -> bool:
     """Whether a `flock` that is held on that path is refused to a second descriptor: on some it never is."""
     second = _flock(path, 0.0)
@@ -217,20 +240,24 @@ def _flock(path: str, timeout: float) -> BaseFileLock | None:
     # Imported here: a login that is only used, not renewed, needs no lock.
     from filelock import FileLock
 
-    # A fresh object for each acquisition: one that is shared is re-entrant, and admits every thread (HAZARDS
+    # An object of one's own for each acquisition: one that is shared is re-entrant, and admits every thread (HAZARDS
     # 14).  No soft lock where flock is missing: it would be judged by age (HAZARDS 17).  The file stays:
     # deleting it would let two processes lock two files.
-    return _acquired(
-        FileLock(
+    lock = _idle.pop(path, None)
+    if not isinstance(lock, FileLock):
+        lock = FileLock(
             path,
             mode=0o600,
             thread_local=False,
             fallback_to_soft=False,
             preserve_lock_file=True,
             poll_interval=0.002,
-        ),
-        timeout,
-    )
+        )
+    return _acquired(lock, timeout)
+
+
+_idle: dict[str, BaseFileLock] = {}
+"""Those that were released and nobody has: to make one takes as long as to take it."""
 
 
 def _strict(path: str, timeout: float) -> BaseFileLock | None:
@@ -266,6 +293,8 @@ def _released(lock: BaseFileLock) -> None:
     except Exception as error:  # one, or a group of them
         log.warning("the lock %s could not be released: %s", lock.lock_file, error)
         _unreleased.append(lock)
+    else:
+        _idle[lock.lock_file] = lock
 
 
 def _bury_the_dead(lock: StrictSoftFileLock) -> None:
@@ -312,3 +341,4 @@ def _tell_of_claims(lock: StrictSoftFileLock, path: str) -> None:
 
 at_fork_in_child(_mutexes.clear)
 at_fork_in_child(_unreleased.clear)
+at_fork_in_child(_idle.clear)

@@ -65,6 +65,11 @@ class MemoryStore(TokenStore):
             lock = self._locks.setdefault(key, threading.Lock())
         return _HeldLock(lock) if lock.acquire(blocking=False) else None
 
+    def locked(self, key: GrantKey) -> bool:
+        """Whether somebody has that lock."""
+        lock = self._locks.get(key)
+        return lock is not None and lock.locked()
+
     def notice(self, key: GrantKey) -> bytes | None:
         """What was posted.  A copy of it in a forked child is of no use: what it announces never arrives there."""
         self._own()

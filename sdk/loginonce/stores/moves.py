@@ -1,0 +1,66 @@
+"""Being told by Linux that a file was moved into a folder, as each commit of a file store moves one (inotify(7)).
+
+Who waits for another process's renewal then sleeps until it is there, instead of looking for it every few milliseconds,
+which many waiters do at the expense of the one they wait for.  Python's library has no word for inotify, and packages
+that do follow whole trees from threads of their own; four calls are all that is wanted here.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import select
+import sys
+import threading
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["Moves"]
+
+IN_MOVED_TO = 0x80
+
+
+class Moves:
+    """The moves into one folder from now on, until it is closed."""
+
+    def __init__(self, folder: str) -> None:
+        """Raises `OSError` where nobody tells: on another system, or since too many processes of the user listen."""
+        libc = _libc()
+        self._descriptor = _checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        try:
+            _checked(libc.inotify_add_watch(self._descriptor, os.fsencode(folder), IN_MOVED_TO))
+        except OSError:
+            self.close()
+            raise
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    def wait(self, seconds: float) -> None:
+        """Until there is one that nobody was told of, at most so long."""
+        if self._poll.poll(seconds * 1000):
+            with suppress(BlockingIOError):
+                os.read(self._descriptor, 1 << 16)
+
+    def close(self) -> None:
+        """Hear no more.  Nothing stays open: a user has 128 of these, all programs together."""
+        # The kernel takes ten milliseconds to close one, which are not the caller's.
+        closing = threading.Thread(target=os.close, args=(self._descriptor,), name="loginonce-close", daemon=True)
+        try:
+            closing.start()
+        except RuntimeError:  # the interpreter is ending and starts no more threads
+            os.close(self._descriptor)
+
+
+@functools.cache
+def _libc() -> Any:
+    if sys.platform != "linux":
+        raise OSError("inotify is Linux's")
+    import ctypes  # most processes never wait
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise OSError("inotify")
+    return result
