@@ -335,6 +335,7 @@ class _Run:
         self._abandoned = False
         self._prepared = False
         self._unprepared: Reply | None = None
+        self._stamp: Stamp = None  # as it was before the record was loaded
         self._lookout: Lookout | None = None
         self._trouble: StoreError | None = None
         self._machine, self._action = refresh.start(
@@ -373,11 +374,8 @@ class _Run:
                     self._went(refresh.Locked(held=False))
                 case refresh.Wait(seconds):
                     patience = min(seconds, self._patience())
-                    if self._gate.look_out(patience):
-                        self._watch(patience)
-                        self._gate.announce()
-                    else:
-                        self._gate.wait(min(seconds, SLICE))
+                    if self._gate.wait(patience):
+                        self._gate.looked(changed=self._watch(patience))
                     self._went(refresh.Waited())
                 case action:
                     self._went(self._do(action))
@@ -447,6 +445,8 @@ class _Run:
         source = self._source
         match action:
             case refresh.Load():
+                with suppress(StoreError):  # reading tells
+                    self._stamp = source.store.stamp(source.key)
                 try:
                     return refresh.Loaded(source.snapshot().grant)
                 except StoreError as error:
@@ -515,14 +515,15 @@ class _Run:
         least, most = PATIENCE
         return min(most, least + max(0.0, time.time() - self._started) / 4)
 
-    def _watch(self, seconds: float) -> None:
-        """Until the record changes, at most so long."""
+    def _watch(self, seconds: float) -> bool:
+        """Until the record is another than the one that was loaded, at most so long; whether it is."""
         source = self._source
-        with suppress(StoreError):  # what follows is to read the record, and tells
-            stamp = source.store.stamp(source.key)
+        try:
             if self._lookout is None:
                 self._lookout = source.store.lookout(source.key)
-            self._lookout.wait(stamp, seconds)
+            return self._lookout.wait(self._stamp, seconds)
+        except StoreError:  # what follows is to read the record, and tells
+            return False
 
     def _look_no_more(self) -> None:
         lookout, self._lookout = self._lookout, None
@@ -625,26 +626,30 @@ class _Gate:
             self._condition.notify_all()
 
     def announce(self) -> None:
-        """The record may have changed: whoever waits may look again."""
+        """The record has changed: whoever waits may look again."""
         with self._condition:
             self._news += 1
-            self._watched_until = 0.0
             self._condition.notify_all()
 
-    def look_out(self, seconds: float) -> bool:
-        """Whether this thread is to watch the record, for so long, and `announce` what it sees to the others."""
-        with self._condition:
-            now = time.monotonic()
-            if self.busy or now < self._watched_until:
-                return False
-            self._watched_until = now + seconds  # not longer: an interrupt may come before its end is told
-            return True
+    def wait(self, seconds: float) -> bool:
+        """Until there is news or the gate is free, at most that long.
 
-    def wait(self, seconds: float) -> None:
-        """Until there is news or the gate is free, at most that long."""
+        Or at once, and True, where nobody of this process is at it: this thread is then to watch the record itself,
+        for so long, and to say by `looked` what came of it.
+        """
         with self._condition:
-            news = self._news
-            self._condition.wait_for(lambda: not self.busy or self._news != news, seconds)
+            now, news, busy = time.monotonic(), self._news, self.busy
+            if not busy and now >= self._watched_until:
+                self._watched_until = now + seconds + SLICE  # where an interrupt keeps it from saying so
+                return True
+            self._condition.wait_for(lambda: (self._news, self.busy) != (news, busy), min(seconds, SLICE))
+            return False
+
+    def looked(self, *, changed: bool) -> None:
+        """The watch is over: another one may watch, and if the record has changed, all may look."""
+        self._watched_until = 0.0
+        if changed:
+            self.announce()
 
 
 _gates: dict[tuple[str, GrantKey], _Gate] = {}

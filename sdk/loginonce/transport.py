@@ -11,6 +11,7 @@ whether it can have reached the provider, so every connection reports when it st
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import sys
 import threading
@@ -287,8 +288,9 @@ class _Watching(HTTPConnection):
 
 def _looked_up(host: str, port: int | None, deadline: float) -> list[tuple[Any, ...]]:
     """`getaddrinfo`, until the deadline: the system's resolver has time-outs of its own, and asks each server twice."""
-    with suppress(OSError):  # a number needs nobody's answer, and no thread
-        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    with suppress(ValueError):
+        ipaddress.ip_address(host)  # nobody is asked for a number, so nobody is waited for
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
     found: list[tuple[Any, ...]] = []
     failures: list[Exception] = []
 

@@ -35,9 +35,9 @@ from loginonce.errors import (
 )
 from loginonce.model import Client, Grant, GrantKey, Order, Secret, TokenSet
 from loginonce.refresh import Policy, grant_of_login, grant_of_logout
-from loginonce.source import LoginSource
+from loginonce.source import LoginSource, _Run
 from loginonce.stores import file as file_module
-from loginonce.stores.base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
+from loginonce.stores.base import Hold, Lookout, OrderConflict, Snapshot, Stamp, TokenStore
 from loginonce.stores.file import FileStore
 from loginonce.stores.memory import MemoryStore
 from loginonce.testing import FakeProvider, Fault, Grace
@@ -74,6 +74,9 @@ class Flaky(MemoryStore):
         if self.no_load:
             raise StoreError("no reading today")
         return super().load(key)
+
+    def locked(self, key: GrantKey) -> bool:  # as where only a try tells, on a server
+        return False
 
     def try_lock(self, key: GrantKey) -> Hold | None:
         self.tries += 1
@@ -261,6 +264,114 @@ def settle(store: TokenStore, key: GrantKey) -> None:
     until(lambda: store.load(key).settled)
 
 
+# Another process has the lock.
+
+
+def busy_elsewhere(store: TokenStore, folder: Path) -> tuple[TokenStore, Hold]:
+    """The store as another process has it, and the lock that it holds."""
+    other = as_another_process(store, folder) if isinstance(store, FileStore) else store
+    (grant,) = store.grants()
+    hold = other.try_lock(grant.key)
+    assert hold is not None
+    return other, hold
+
+
+def renewed_by_another(store: TokenStore, fake: FakeProvider) -> Grant:
+    """The record with a token that another process has got."""
+    before = the_grant(store, fake)
+    made = replace(before, generation=before.generation + 1, attempt=0, tokens=issued(fake).tokens)
+    store.commit(made, expected=before.order)
+    return made
+
+
+def test_who_waits_for_another_process_begins_no_thread_and_makes_no_provider(
+    fake_provider: FakeProvider, store: TokenStore, folder: Path, key: GrantKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.commit(issued(fake_provider, EXPIRED), expected=None)
+    source = LoginSource(key, store, lambda: pytest.fail("a provider was made"), policy=QUICK)
+    other, hold = busy_elsewhere(store, folder)
+    workers: list[object] = []
+    monkeypatch.setattr(_Run, "_work", workers.append)
+    renewing = threading.Timer(0.2, lambda: (renewed_by_another(other, fake_provider), hold.release()))
+    renewing.start()
+    assert source.token() == the_grant(store, fake_provider).tokens[0]
+    renewing.join()
+    assert (workers, fake_provider.log) == ([], [])
+
+
+def test_one_thread_of_a_process_watches_what_another_process_does_and_tells_the_others(
+    fake_provider: FakeProvider, folder: Path, key: GrantKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(folder)
+    source = signed_in(fake_provider, store, EXPIRED)
+    other, hold = busy_elsewhere(store, folder)
+    watching: list[int] = []
+    most: list[int] = []
+    real = Lookout.wait
+
+    def wait(lookout: Lookout, stamp: Stamp, seconds: float) -> bool:
+        watching.append(1)
+        most.append(len(watching))
+        try:
+            return real(lookout, stamp, seconds)
+        finally:
+            watching.pop()
+
+    monkeypatch.setattr(Lookout, "wait", wait)
+    with ThreadPoolExecutor(12) as pool:
+        tokens = [pool.submit(source.token) for _ in range(12)]
+        until(lambda: most)
+        time.sleep(0.15)
+        made = renewed_by_another(other, fake_provider)
+        hold.release()
+        assert {token.result(PATIENCE) for token in tokens} == set(made.tokens)
+    assert set(most) == {1}
+    assert fake_provider.stats.token_requests == 0
+
+
+def test_the_lock_is_taken_once_where_the_metadata_are_known(fake_provider: FakeProvider, flaky: Flaky) -> None:
+    source = signed_in(fake_provider, flaky, EXPIRED)
+    source.provider.prepare()
+    source.token()
+    assert flaky.tries == 1
+
+
+def test_a_lock_that_another_one_takes_while_the_metadata_are_asked_for_is_waited_for(
+    fake_provider: FakeProvider, flaky: Flaky
+) -> None:
+    hold: list[Hold | None] = []
+
+    class Slow(Provider):
+        def prepare(self, budget: float = 20.0) -> wire.Reply | None:
+            hold.append(flaky.try_lock(source.key))
+            return super().prepare(budget)
+
+    provider = Slow(Discovery(fake_provider.issuer), Client("notebook"))
+    source = signed_in(fake_provider, flaky, EXPIRED, provider=provider)
+    with ThreadPoolExecutor(1) as pool:
+        token = pool.submit(source.token)
+        until(lambda: hold)
+        assert hold[0] is not None  # nobody had it meanwhile
+        made = renewed_by_another(flaky, fake_provider)
+        hold[0].release()
+        assert token.result(PATIENCE) == made.tokens[0]
+    assert fake_provider.stats.token_requests == 0
+
+
+def test_a_token_that_is_still_good_does_not_try_a_busy_lock_at_every_call(
+    fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUSY", 60.0)
+    source = signed_in(fake_provider, flaky, STALE)
+    hold = flaky.try_lock(source.key)
+    assert hold is not None
+    for _ in range(10):
+        source.token()
+        workers_done()
+    hold.release()
+    assert flaky.tries == 2  # ours, and that of the first call
+
+
 # The fast path.
 
 
@@ -320,8 +431,8 @@ def test_a_stamp_that_is_too_young_is_not_trusted(
     monkeypatch.setattr(file_module, "GRANULARITY_NS", 10**18)
     source = signed_in(fake_provider, store)
     reads: list[object] = []
-    real = file_module.decode
-    monkeypatch.setattr(file_module, "decode", lambda data: reads.append(data) or real(data))
+    real = store.load
+    monkeypatch.setattr(store, "load", lambda key: reads.append(key) or real(key))
     for _ in range(3):
         source.token()
     assert len(reads) == 3
@@ -600,6 +711,7 @@ def test_whoever_was_held_up_under_a_lease_before_it_could_send_begins_anew(
 ) -> None:
     store = Leasing()
     source = signed_in(fake_provider, store, EXPIRED)
+    source.provider.prepare()
 
     def stop_once(grant: Grant) -> None:  # as SIGSTOP does, between the marker and the send
         if grant.marker is not None and clock.ahead == 0:
@@ -1229,6 +1341,7 @@ def test_a_store_that_refuses_renewals_near_the_end_is_not_tried_at_every_call(
     fake_provider: FakeProvider, flaky: Flaky
 ) -> None:
     source = signed_in(fake_provider, flaky, STALE)
+    source.provider.prepare()
     flaky.no_commit = True
     for _ in range(10):
         source.token()
@@ -1827,12 +1940,11 @@ def test_an_interrupt_while_another_process_is_waited_for_ends_the_wait_and_send
         class Watched(FileStore):
             told = False
 
-            def try_lock(self, key):
-                found = super().try_lock(key)
+            def lookout(self, key):
                 if not self.told:
                     self.told = True
                     os.kill(os.getpid(), signal.SIGINT)
-                return found
+                return super().lookout(key)
 
         mine.store = Watched(folder)
         try:

@@ -295,6 +295,21 @@ def test_a_name_without_an_address_was_never_sent(monkeypatch: pytest.MonkeyPatc
     refused_by("https://id.example.org/token")
 
 
+def test_a_number_is_looked_up_without_a_thread(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(saying(answer(b"here")))
+    begun: list[str] = []
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        begun.append(thread.name)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert "127.0.0.1" in server.url
+    assert Transport().get(server.url, budget=BUDGET).body == b"here"
+    assert "loginonce-resolver" not in begun
+
+
 @pytest.mark.hazard(8)
 def test_a_name_whose_look_up_hangs_is_given_up_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's resolver asks each of its servers several times, for five seconds each."""

@@ -343,6 +343,53 @@ class StoreContract:
 
     # Reserving.
 
+    def test_a_lock_that_nobody_has_is_not_shown_as_taken(self, store: TokenStore, twin: TokenStore) -> None:
+        assert not store.locked(KEY)
+        hold = store.try_lock(KEY)
+        assert hold is not None
+        hold.release()
+        assert not store.locked(KEY)
+        assert not twin.locked(KEY)
+
+    def test_to_look_at_a_lock_takes_it_from_nobody(self, store: TokenStore, twin: TokenStore, held: Hold) -> None:
+        for place in (store, twin):
+            place.locked(KEY)
+            assert place.try_lock(KEY) is None
+
+    # ── waiting ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def test_who_waits_for_a_change_is_told_of_one(self, store: TokenStore, twin: TokenStore) -> None:
+        stamp = store.commit(a_grant(), expected=None)
+        lookout = store.lookout(KEY)
+        try:
+            changing = threading.Timer(0.1, lambda: twin.commit(a_grant(order=(2, 0, 0)), expected=(1, 0, 0)))
+            changing.start()
+            began = time.monotonic()
+            lookout.wait(stamp, 20.0)
+            waited = time.monotonic() - began
+            changing.join()
+        finally:
+            lookout.close()
+        assert waited < 10
+        assert store.load(KEY).grant == twin.load(KEY).grant
+
+    def test_who_waits_in_vain_is_told_after_that_time(self, store: TokenStore) -> None:
+        stamp = store.commit(a_grant(), expected=None)
+        lookout = store.lookout(KEY)
+        began = time.monotonic()
+        lookout.wait(stamp, 0.05)
+        lookout.close()
+        assert time.monotonic() - began >= 0.05
+
+    def test_what_has_changed_before_is_not_waited_for(self, store: TokenStore) -> None:
+        stamp = store.commit(a_grant(), expected=None)
+        lookout = store.lookout(KEY)
+        store.commit(a_grant(order=(2, 0, 0)), expected=(1, 0, 0))
+        began = time.monotonic()
+        lookout.wait(stamp, 20.0)
+        lookout.close()
+        assert time.monotonic() - began < 10
+
     def test_reserving_saves_as_any_commit_does(self, store: TokenStore, twin: TokenStore) -> None:
         store.commit(a_grant(), expected=None, reserve=True)
         assert content(twin.load(KEY).grant) == a_grant()

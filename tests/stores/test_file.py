@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import pickle
 import shlex
 import shutil
 import signal
@@ -612,6 +613,27 @@ def test_a_record_copied_from_another_store_is_refused(store: FileStore, record:
         other.load(KEY)
     assert other.load(KEY).grant is None
     assert content(store.load(KEY).grant) == a_grant()
+
+
+def test_an_identity_that_changes_under_a_store_that_knew_it_is_noticed(store: FileStore, record: Path) -> None:
+    identity = record.parent / "store-id"
+    for change, complaint in [
+        (lambda: identity.chmod(0o644), "open to other users"),
+        (lambda: (identity.chmod(0o600), identity.write_text("another one")), "copied here from another store"),
+    ]:
+        time.sleep(2 * module.GRANULARITY_NS / 1e9)
+        assert store.load(KEY).grant is not None
+        change()
+        with pytest.raises(StoreError, match=complaint):
+            store.load(KEY)
+
+
+def test_a_pickled_store_takes_no_secret_along(store: FileStore) -> None:
+    store.commit(a_grant(order=(1, 0, 1)), expected=(1, 0, 0))
+    assert store.load(KEY).grant is not None
+    data = pickle.dumps(store)
+    assert b"at_0" not in data
+    assert pickle.loads(data).load(KEY).grant == store.load(KEY).grant
 
 
 def test_a_record_copied_to_where_there_was_no_store_is_refused(record: Path, tmp_path: Path) -> None:

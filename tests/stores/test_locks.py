@@ -21,9 +21,9 @@ from contract import KEY, StoreContract, a_grant, content, settled
 
 from loginonce.errors import LockTimeout, StoreError
 from loginonce.stores import locks as module
-from loginonce.stores.base import TokenStore
+from loginonce.stores.base import Lookout, TokenStore
 from loginonce.stores.file import FileStore
-from loginonce.stores.locks import Ground, ground, take
+from loginonce.stores.locks import Ground, excludes_itself, ground, take, taken
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -511,3 +511,68 @@ def test_a_hold_of_before_a_fork_is_the_parents_alone(folder: Path) -> None:
     again = take("strict", path)
     assert again is not None
     again.release()
+
+
+# Looking at a lock.
+
+
+@pytest.fixture
+def lock(folder: Path) -> str:
+    path = str(folder / "login.lock")
+    hold = take("flock", path)  # makes the file
+    assert hold is not None
+    hold.release()
+    return path
+
+
+def test_a_flock_that_somebody_has_is_seen_and_stays_theirs(lock: str) -> None:
+    assert not taken(lock)
+    hold = take("flock", lock)
+    assert hold is not None
+    assert taken(lock)
+    assert excludes_itself(lock)
+    hold.release()
+    assert not taken(lock)
+
+
+def test_a_lock_that_was_never_taken_is_free(folder: Path) -> None:
+    assert not taken(str(folder / "none.lock"))
+    assert os.listdir(folder) == []
+
+
+def test_those_who_look_do_not_take_each_other_for_the_holder(lock: str) -> None:
+    import fcntl
+
+    with open(lock) as another_look:
+        fcntl.flock(another_look, fcntl.LOCK_SH)
+        assert not taken(lock)
+
+
+def test_where_a_lock_cannot_be_looked_at_only_a_try_tells(lock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    hold = take("flock", lock)
+    assert hold is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", refused)
+        assert not taken(lock)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "fcntl", None)
+        assert not taken(lock)
+    assert taken(lock)
+    hold.release()
+
+
+def test_a_strict_lock_is_not_looked_at(strict: FileStore) -> None:
+    hold = strict.try_lock(KEY)
+    assert hold is not None
+    assert not strict.locked(KEY)
+    hold.release()
+
+
+def test_where_attributes_are_cached_nobody_relies_on_being_told(folder: Path, mounted: Callable[[str], None]) -> None:
+    mounted(f"{NFS4}none")
+    assert type(FileStore(folder).lookout(KEY)) is Lookout

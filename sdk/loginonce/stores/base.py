@@ -68,11 +68,15 @@ class Lookout:
         self._key = key
         self._began = time.monotonic()
 
-    def wait(self, stamp: Stamp, seconds: float) -> None:
-        """Until the record's stamp is another than that, at most so long.  Raises `StoreError`."""
+    def wait(self, stamp: Stamp, seconds: float) -> bool:
+        """Until the record's stamp is another than that, at most so long; whether it is.  Raises `StoreError`."""
         until = time.monotonic() + seconds
-        while self._store.stamp(self._key) == stamp and (left := until - time.monotonic()) > 0:
+        while self._store.stamp(self._key) == stamp:
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
             self._pause(left)
+        return True
 
     def _pause(self, most: float) -> None:
         waited = time.monotonic() - self._began

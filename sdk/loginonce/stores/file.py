@@ -79,7 +79,7 @@ class FileStore(TokenStore):
         return f"FileStore({str(self._folder)!r})"
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_last": None}  # which holds secrets
+        return {**self.__dict__, "_last": None}  # whose secrets are not pickled
 
     def stamp(self, key: GrantKey) -> Stamp:
         """(mtime_ns, inode, size) by one `stat`."""
@@ -136,7 +136,7 @@ class FileStore(TokenStore):
                 _sync_folder(self._folder)
             except OSError as error:
                 raise _unusable(path, error) from None
-            self._last = (path, data, kept)
+            self._last = (path, hashlib.sha256(data).digest(), kept)
             return _stamp(seen)
 
     def try_lock(self, key: GrantKey) -> Hold | None:
@@ -149,8 +149,8 @@ class FileStore(TokenStore):
 
     def lookout(self, key: GrantKey) -> Lookout:
         """Who is told by the kernel, where it tells of every change: of what this machine does to a disk of its own."""
-        if self._ground is None or self._ground[1].verdict == "trusted":
-            with suppress(OSError):
+        with suppress(OSError):
+            if self._on(os.stat(self._folder)).verdict == "trusted":
                 return _Told(self, key, str(self._folder))
         return super().lookout(key)
 
@@ -237,9 +237,9 @@ class FileStore(TokenStore):
 
     def _decoded(self, path: str, data: bytes) -> Grant:
         """Decoded once: until its stamp has settled everybody reads a record at each look."""
-        last = self._last
-        if last is None or last[:2] != (path, data):
-            last = self._last = (path, data, decode(data))
+        last, digest = self._last, hashlib.sha256(data).digest()
+        if last is None or last[:2] != (path, digest):
+            last = self._last = (path, digest, decode(data))
         return last[2]
 
     def _set_aside(self, path: str) -> str:
@@ -264,8 +264,10 @@ class FileStore(TokenStore):
         if found is None:
             return ""
         data, seen = found
-        self._known_id = (_version(seen), data.decode("ascii", "replace"))
-        return self._known_id[1]
+        identity = data.decode("ascii", "replace")
+        if time.time_ns() - seen.st_ctime_ns > GRANULARITY_NS:
+            self._known_id = (_version(seen), identity)
+        return identity
 
     def _on(self, folder: os.stat_result) -> Ground:
         """The file system of the folder, looked up once where that can be done."""
