@@ -336,7 +336,7 @@ class _Run:
         self._prepared = False
         self._unprepared: Reply | None = None
         self._stamp: Stamp = None  # as it was before the record was loaded
-        self._lookout: Lookout | None = None
+        self._lookouts: dict[int, Lookout] = {}  # of the caller and the worker, by thread
         self._trouble: StoreError | None = None
         self._machine, self._action = refresh.start(
             want, source.policy, self._started, owner=process_identity(), nonce=os.urandom(8).hex()
@@ -519,14 +519,15 @@ class _Run:
         """Until the record is another than the one that was loaded, at most so long; whether it is."""
         source = self._source
         try:
-            if self._lookout is None:
-                self._lookout = source.store.lookout(source.key)
-            return self._lookout.wait(self._stamp, seconds)
+            lookout = self._lookouts.get(threading.get_ident())
+            if lookout is None:
+                lookout = self._lookouts[threading.get_ident()] = source.store.lookout(source.key)
+            return lookout.wait(self._stamp, seconds)
         except StoreError:  # what follows is to read the record, and tells
             return False
 
     def _look_no_more(self) -> None:
-        lookout, self._lookout = self._lookout, None
+        lookout = self._lookouts.pop(threading.get_ident(), None)
         if lookout is not None:
             lookout.close()
 

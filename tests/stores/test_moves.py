@@ -30,14 +30,14 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 
 @pytest.fixture
 def moves(folder: Path) -> Iterator[Moves]:
-    made = Moves(str(folder))
+    made = Moves(str(folder), ("login.next", "login.room"))
     yield made
     made.close()
 
 
-def move(folder: Path, name: str = "new") -> None:
-    (folder.parent / name).write_text("x")
-    os.replace(folder.parent / name, folder / name)
+def move(folder: Path, name: str = "login.next") -> None:
+    (folder / name).write_text("x")
+    os.replace(folder / name, folder / "login")
 
 
 def seconds(what: Moves, most: float) -> float:
@@ -57,16 +57,25 @@ def test_a_move_ends_the_wait(folder: Path, moves: Moves) -> None:
 @linux
 def test_a_move_before_the_wait_is_told_once(folder: Path, moves: Moves) -> None:
     move(folder)
-    move(folder, "another")
+    move(folder, "login.room")
     assert seconds(moves, 20.0) < 10
     assert seconds(moves, 0.05) >= 0.05
 
 
 @linux
-def test_what_is_written_or_removed_there_is_no_move(folder: Path, moves: Moves) -> None:
-    (folder / "lock").write_text("x")
-    (folder / "lock").unlink()
+def test_what_else_happens_in_the_folder_is_not_told(folder: Path, moves: Moves) -> None:
+    (folder / "login.next").write_text("x")
+    (folder / "login.next").unlink()
+    move(folder, "login.mark")
+    move(folder, "another.next")
     assert seconds(moves, 0.05) >= 0.05
+
+
+@linux
+def test_among_other_moves_the_one_is_found(folder: Path, moves: Moves) -> None:
+    for name in ("a", "another.next", "login.room", "a-much-longer-name-than-the-others.next"):
+        move(folder, name)
+    assert seconds(moves, 20.0) < 10
 
 
 @linux
@@ -78,9 +87,9 @@ def test_nothing_stays_open(folder: Path) -> None:
         return os.path.lexists(f"/proc/self/fd/{fd}")
 
     for _ in range(3):
-        Moves(str(folder)).close()
+        Moves(str(folder), ()).close()
     with pytest.raises(OSError, match="inotify"):
-        Moves(str(folder / "missing"))
+        Moves(str(folder / "missing"), ())
     deadline = time.monotonic() + 10
     while inotify() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -91,7 +100,7 @@ def test_nothing_stays_open(folder: Path) -> None:
 def test_at_the_end_of_the_interpreter_it_is_closed_without_a_thread(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Moves(str(folder))
+    made = Moves(str(folder), ())
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -107,7 +116,7 @@ def test_where_there_is_no_inotify_a_store_looks_now_and_then(folder: Path, monk
     module._libc.cache_clear()
     store = FileStore(folder)
     with pytest.raises(OSError, match="Linux"):
-        Moves(str(folder))
+        Moves(str(folder), ())
     assert type(store.lookout(KEY)) is Lookout
 
 

@@ -126,7 +126,7 @@ class FileStore(TokenStore):
                 data = encode(kept)
                 if reserve:
                     _reserve(path + ".room", max(ROOM, 2 * len(data)))
-                    written = _write(path + ".next", data)
+                    written = _write(path + ".mark", data)  # a name of its own: who waits need not look (`_Told`)
                 else:
                     # Into the reserved file where there is one: the same, but it cannot run out of space.
                     room = path + ".room"
@@ -151,7 +151,7 @@ class FileStore(TokenStore):
         """Who is told by the kernel, where it tells of every change: of what this machine does to a disk of its own."""
         with suppress(OSError):
             if self._on(os.stat(self._folder)).verdict == "trusted":
-                return _Told(self, key, str(self._folder))
+                return _Told(self, key, self._path(key))
         return super().lookout(key)
 
     def notice(self, key: GrantKey) -> bytes | None:
@@ -337,13 +337,14 @@ def _version(seen: os.stat_result) -> tuple[int, int]:
 
 
 class _Told(Lookout):
-    """Who sleeps until a file is moved into the folder: that of this login, or another."""
+    """Who sleeps until a record takes the place of this login's; one that only announces another is not told."""
 
-    def __init__(self, store: FileStore, key: GrantKey, folder: str) -> None:
+    def __init__(self, store: FileStore, key: GrantKey, path: str) -> None:
         from .moves import Moves
 
         super().__init__(store, key)
-        self._moves = Moves(folder)
+        folder, name = os.path.split(path)
+        self._moves = Moves(folder, (f"{name}.next", f"{name}.room"))
 
     def _pause(self, most: float) -> None:
         self._moves.wait(most)

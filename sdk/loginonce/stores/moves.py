@@ -1,4 +1,4 @@
-"""Being told by Linux that a file was moved into a folder, as each commit of a file store moves one (inotify(7)).
+"""Being told by Linux that a file was renamed, as each commit of a file store renames one (inotify(7)).
 
 Who waits for another process's renewal then sleeps until it is there, instead of looking for it every few milliseconds,
 which many waiters do at the expense of the one they wait for.  Python's library has no word for inotify, and packages
@@ -10,25 +10,30 @@ from __future__ import annotations
 import functools
 import os
 import select
+import struct
 import sys
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Collection, Iterator
 from typing import Any
 
 __all__ = ["Moves"]
 
-IN_MOVED_TO = 0x80
+IN_MOVED_FROM = 0x40
+EVENT = struct.Struct("iIII")
+"""`struct inotify_event`: watch, mask, cookie, length of the name that follows, padded with zeros."""
 
 
 class Moves:
-    """The moves into one folder from now on, until it is closed."""
+    """The renamings of files of these names in a folder, from now on until it is closed."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, names: Collection[str]) -> None:
         """Raises `OSError` where nobody tells: on another system, or since too many processes of the user listen."""
         libc = _libc()
+        self._names = {os.fsencode(name) for name in names}
         self._descriptor = _checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         try:
-            _checked(libc.inotify_add_watch(self._descriptor, os.fsencode(folder), IN_MOVED_TO))
+            _checked(libc.inotify_add_watch(self._descriptor, os.fsencode(folder), IN_MOVED_FROM))
         except OSError:
             self.close()
             raise
@@ -36,10 +41,13 @@ class Moves:
         self._poll.register(self._descriptor, select.POLLIN)
 
     def wait(self, seconds: float) -> None:
-        """Until there is one that nobody was told of, at most so long."""
-        if self._poll.poll(seconds * 1000):
-            with suppress(BlockingIOError):
-                os.read(self._descriptor, 1 << 16)
+        """Until there is one that was not told yet, at most so long."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._poll.poll(left * 1000) and not self._names.isdisjoint(
+                _renamed(os.read(self._descriptor, 1 << 16))
+            ):
+                return
 
     def close(self) -> None:
         """Hear no more.  Nothing stays open: a user has 128 of these, all programs together."""
@@ -49,6 +57,15 @@ class Moves:
             closing.start()
         except RuntimeError:  # the interpreter is ending and starts no more threads
             os.close(self._descriptor)
+
+
+def _renamed(events: bytes) -> Iterator[bytes]:
+    """The names that files had."""
+    at = 0
+    while at < len(events):
+        *_, length = EVENT.unpack_from(events, at)
+        at += EVENT.size + length
+        yield events[at - length : at].rstrip(b"\0")
 
 
 @functools.cache
