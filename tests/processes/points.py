@@ -195,7 +195,8 @@ def _hook() -> None:
         _watch(stores["sql"], "_count", after="executed")
         _watch(stores["sql"].SQLStore, "_changed", after="committed")
     for issuer in (client.Provider, backend.Backend):
-        _watch(issuer, "prepare", after="prepared", otherwise="lock.TryLock")
+        _watch(issuer, "prepare", after="prepared")
+    _watch(source._Run, "_watch", before="before", after="after", otherwise="wait.Wait")
     _watch(transport._Watching, "connect", after="connected")
     _watch(HTTPConnection, "getresponse", before="sent")
     _watch(transport.Transport, "post", after="answered")

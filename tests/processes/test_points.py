@@ -88,7 +88,7 @@ _ON_REDIS = Moments(mark="compared", write="compared", conflict="compared", done
 _IN_A_DATABASE = Moments(*["executed committed"] * 5, done="committed")
 SEEN = {
     "file": IN_FILES,
-    "strict file": IN_FILES._replace(full=""),
+    "strict file": IN_FILES._replace(full="", taken=False),
     "sealed file": IN_FILES,
     "keyring": IN_FILES._replace(
         mark=f"kept {IN_FILES.mark}", write=f"kept {IN_FILES.write}", conflict=f"kept {IN_FILES.conflict}", full=""

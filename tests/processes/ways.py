@@ -105,7 +105,8 @@ class Moments(NamedTuple):
     """How far a step of a store can have come, between its `before` and its `after` (see `points`).
 
     `conflict`: a write that finds another record there.  `done`: when a write is there for the others.  `full`: a write
-    while this machine takes no more bytes; None where that is no matter of this machine.
+    while this machine takes no more bytes; None where that is no matter of this machine.  `taken`: whether a lock is
+    seen to be another's without trying it.
     """
 
     lock: str = ""
@@ -115,10 +116,12 @@ class Moments(NamedTuple):
     release: str = ""
     done: str = ""
     full: str | None = None
+    taken: bool = False
 
 
 IN_FILES = Moments(
     lock="flocked",
+    taken=True,
     mark="flocked reserved written renamed",
     write="flocked written renamed",
     conflict="flocked",
@@ -129,10 +132,8 @@ IN_FILES = Moments(
 
 def ways(seen: Moments) -> tuple[Way, ...]:
     """The table, for a store of which this can be seen."""
-    prepared = (*_points("look.Load"), "lock.TryLock:prepared")
     sent = (
-        *prepared,
-        *_points(f"lock.TryLock {seen.lock}", "recheck.Load", f"mark.Write {seen.mark}"),
+        *_points("look.Load", f"lock.TryLock {seen.lock} prepared", "recheck.Load", f"mark.Write {seen.mark}"),
         *("send.Send:before", "send.Send:prepared", "send.Send:connected", "send.Send:sent"),
     )
     answered = (*sent, "send.Send:answered", "send.Send:after")
@@ -172,8 +173,8 @@ def ways(seen: Moments) -> tuple[Way, ...]:
     )
     waited = _way(
         "waited",
-        (*prepared, "lock.TryLock:before"),
-        ("lock.TryLock:after", *_points("wait.Wait", "done.Use")),
+        _points("look.Load"),
+        _points(*(() if seen.taken else ("lock.TryLock",)), "wait.Wait", "done.Use"),
         {"look.Load:before": {"record": "SAVED", "requests": 1}},  # by whom it waits for
     )
     if seen.full is None:
