@@ -524,6 +524,7 @@ class _Run:
                 lookout = self._lookouts[threading.get_ident()] = source.store.lookout(source.key)
             return lookout.wait(self._stamp, seconds)
         except StoreError:  # what follows is to read the record, and tells
+            time.sleep(min(seconds, 0.01))
             return False
 
     def _look_no_more(self) -> None:

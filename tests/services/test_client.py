@@ -216,6 +216,19 @@ def test_kept_documents_need_no_request(fake_provider: FakeProvider, folder: Pat
     assert second.server == public(fake_provider).server
 
 
+def test_a_provider_is_informed_once_its_metadata_are_at_hand(fake_provider: FakeProvider, folder: Path) -> None:
+    provider = public(fake_provider, folder=folder)
+    assert not provider.informed()
+    provider.prepare()
+    assert provider.informed()
+    fake_provider.reset_stats()
+    assert public(fake_provider, folder=folder).informed()
+    provider.forget_server()
+    assert not provider.informed()
+    # `prepare` says what is wrong with that one.
+    assert not public(fake_provider, folder=folder, overrides={"tokens_endpoint": "https://x"}).informed()
+
+
 def test_overrides_go_before_kept_documents_and_are_not_kept(
     fake_provider: FakeProvider, folder: Path, kept: Path
 ) -> None:

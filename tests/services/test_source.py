@@ -358,6 +358,27 @@ def test_a_lock_that_another_one_takes_while_the_metadata_are_asked_for_is_waite
     assert fake_provider.stats.token_requests == 0
 
 
+def test_a_store_that_cannot_be_looked_at_any_more_does_not_end_a_wait_that_may_end_well(
+    fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = signed_in(fake_provider, flaky, EXPIRED)
+    other, hold = busy_elsewhere(flaky, Path())
+    failures: list[object] = []
+
+    def failing(key: GrantKey) -> Any:
+        failures.append(key)
+        raise StoreError("no looks today")
+
+    monkeypatch.setattr(flaky, "locked", failing)
+    monkeypatch.setattr(flaky, "lookout", failing)
+    with ThreadPoolExecutor(1) as pool:
+        token = pool.submit(source.token)
+        until(lambda: len(failures) > 4)
+        made = renewed_by_another(other, fake_provider)
+        hold.release()
+        assert token.result(PATIENCE) == made.tokens[0]
+
+
 def test_a_token_that_is_still_good_does_not_try_a_busy_lock_at_every_call(
     fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the environment says of proxies and certificates counts for a session as it does for requests, each time."""
+"""What the environment says of proxies and certificates counts as it does for requests, each time."""
 
 import os
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import requests
 
-import loginonce
-from loginonce import MemoryStore, proxies
+from loginonce import proxies
+from loginonce.proxies import FrugalSession
 
 ADDRESSES = ["https://api.example.org/x", "http://api.example.org:8080/x", "http://127.0.0.1/x", "https://10.1.2.3"]
 VARIABLES: list[dict[str, str]] = [
@@ -32,11 +32,11 @@ GIVEN: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> loginonce.Session:
+def lab(monkeypatch: pytest.MonkeyPatch) -> FrugalSession:
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             monkeypatch.delenv(name)
-    return loginonce.Session("https://id.example.org", client_id="notebook", store=MemoryStore())
+    return FrugalSession()
 
 
 def merged(session: requests.Session, url: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def merged(session: requests.Session, url: str, given: dict[str, Any]) -> dict[s
 @pytest.mark.parametrize("trust_env", [True, False])
 @pytest.mark.parametrize("given", GIVEN, ids=str)
 def test_settings_are_those_of_requests_however_the_environment_changes(
-    lab: loginonce.Session, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], trust_env: bool
+    lab: FrugalSession, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], trust_env: bool
 ) -> None:
     plain = requests.Session()
     for session in (lab, plain):
@@ -62,9 +62,7 @@ def test_settings_are_those_of_requests_however_the_environment_changes(
                 assert merged(lab, url, given) == merged(plain, url, given), (variables, url)
 
 
-def test_an_environment_without_proxies_is_searched_once(
-    lab: loginonce.Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_environment_without_proxies_is_searched_once(lab: FrugalSession, monkeypatch: pytest.MonkeyPatch) -> None:
     searched = []
     monkeypatch.setattr("requests.sessions.get_environ_proxies", lambda *_, **__: searched.append(1) or {})
     merged(lab, ADDRESSES[0], {})
