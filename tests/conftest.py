@@ -1,6 +1,7 @@
 """What more than one floor's tests use."""
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -25,6 +26,14 @@ def canaries() -> Iterator[Canaries]:
     """The secrets that any fake provider issues or is sent from now on."""
     with Canaries().listening() as canaries:
         yield canaries
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts this process and what it starts, also where it is ignored, as with `nohup pytest &` in a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
