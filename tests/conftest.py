@@ -30,7 +30,7 @@ def canaries() -> Iterator[Canaries]:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """SIGINT interrupts this process and what it starts, also where it is ignored, as with `nohup pytest &` in a script."""
+    """SIGINT interrupts this process and those it starts, although `nohup pytest &` in a script has it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
