@@ -1026,6 +1026,7 @@ except loginonce.LoginFailed as error:
 """
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("flow", ["browser", "device"])
 def test_an_interrupt_cancels_at_once(fake_provider: FakeProvider, loginonce_home: Path, flow: str) -> None:
     with subprocess.Popen(

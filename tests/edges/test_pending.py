@@ -618,11 +618,9 @@ def test_a_cancelled_sign_in_leaves_no_port_no_thread_and_no_notice(
 
 
 @pytest.fixture
-def interrupt() -> Iterator[Callable[[], None]]:
+def interrupt(interruptible: None) -> Callable[[], None]:
     """Interrupt this thread as the interrupt key does, from another one."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
+    return lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 class Approving(Screen):

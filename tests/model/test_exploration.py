@@ -44,6 +44,8 @@ def _named(scenario: Scenario) -> str:
 
 
 LARGER = {
+    "a strict provider, policy retry_once",
+    "a grace with siblings, policy login",
     "the store cannot be read",
     "a grace with the same successor, policy retry_once",
     "a grace with siblings, policy retry_once",

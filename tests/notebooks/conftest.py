@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -16,17 +15,14 @@ from loginonce.testing import FakeProvider
 if TYPE_CHECKING:
     from lab import JupyterServer, Lab
 
-HERE: Final = Path(__file__).parent
 FLAGS: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--no-first-run",
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.real)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.real)  # pytest asks a folder's conftest about the tests of that folder alone
 
 
 @pytest.fixture(scope="session")

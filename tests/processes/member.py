@@ -233,6 +233,7 @@ def launch(control: socket.socket, kind: type[Member] = Member) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where the tests run behind a script
     role, descriptor = sys.argv[1:]
     wire = socket.socket(fileno=int(descriptor))
     if role == "launcher":

@@ -23,6 +23,8 @@ from ways import RENEWED
 import loginonce
 from loginonce.testing import FakeProvider, Fault, Stats
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 Age = Callable[..., None]
 Until = Callable[[Callable[[], object]], None]
 

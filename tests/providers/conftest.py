@@ -54,10 +54,8 @@ def needs(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.real)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.real)  # pytest asks a folder's conftest about the tests of that folder alone
 
 
 class OidcProvider:

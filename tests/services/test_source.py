@@ -866,6 +866,7 @@ def test_a_worker_that_is_torn_down_frees_lock_and_gate_and_leaves_its_marker(
 
 
 @pytest.mark.hazard(2)
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_abandons_the_wait_and_nothing_else(fake_provider: FakeProvider, store: TokenStore) -> None:
     interrupted = threading.Event()
 
@@ -888,6 +889,7 @@ def test_an_interrupt_abandons_the_wait_and_nothing_else(fake_provider: FakeProv
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_the_lock_is_taken_elsewhere_ends_the_wait_of_the_worker_too(
     fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1893,6 +1895,7 @@ def run(script: str, fake: FakeProvider, folder: Path) -> list[str]:
 
 
 @pytest.mark.hazard(2)
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_only_the_wait_and_the_answer_is_saved(fake_provider: FakeProvider, folder: Path) -> None:
     store = FileStore(folder)
     signed_in(fake_provider, store, EXPIRED)
@@ -1923,6 +1926,7 @@ def test_an_interrupt_ends_only_the_wait_and_the_answer_is_saved(fake_provider: 
 
 
 @pytest.mark.hazard(2)
+@pytest.mark.usefixtures("interruptible")
 def test_after_an_interrupt_the_same_program_goes_on(fake_provider: FakeProvider, folder: Path) -> None:
     signed_in(fake_provider, FileStore(folder), EXPIRED)
     said = run(
@@ -1949,6 +1953,7 @@ def test_after_an_interrupt_the_same_program_goes_on(fake_provider: FakeProvider
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_another_process_is_waited_for_ends_the_wait_and_sends_nothing(
     fake_provider: FakeProvider, folder: Path
 ) -> None:

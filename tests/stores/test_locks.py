@@ -310,8 +310,11 @@ class TestStrictFileStore(StoreContract):
     increments = 2
 
     @pytest.mark.slow
-    def test_no_settled_stamp_is_ever_seen_on_another_record(self, store: TokenStore, twin: TokenStore) -> None:
-        super().test_no_settled_stamp_is_ever_seen_on_another_record(store, twin)
+    @pytest.mark.parametrize("commits", [200])
+    def test_no_settled_stamp_is_ever_seen_on_another_record(
+        self, store: TokenStore, twin: TokenStore, commits: int
+    ) -> None:
+        super().test_no_settled_stamp_is_ever_seen_on_another_record(store, twin, commits)
 
     @pytest.mark.slow
     def test_a_reader_never_sees_the_order_fall(self, store: TokenStore, twin: TokenStore) -> None:
