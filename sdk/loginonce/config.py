@@ -24,7 +24,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -38,6 +37,7 @@ from .model import Members, Secret
 from .providers import ANY, PLACES, Dialect, known, names, recognised
 from .refresh import Policy
 from .stores.remote import Address, public
+from .text import command_line
 from .value import Value, field, replace
 
 __all__ = [
@@ -94,11 +94,18 @@ class Settings(Value):
     dialect: Dialect = ANY
 
     @property
+    def cert(self) -> str | tuple[str, str] | None:
+        """The client's certificate as requests takes it, or None."""
+        if self.certificate and self.certificate_key:
+            return self.certificate, self.certificate_key
+        return self.certificate or None
+
+    @property
     def command(self) -> str:
         """What to run in a terminal to sign in."""
         if self.profile:
             which = ["--account", self.account] if self.account else []
-            return shlex.join(["loginonce", "login", self.profile, *which])
+            return command_line(["loginonce", "login", self.profile, *which])
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
         if self.dialect.name not in (ANY.name, recognised(self.issuer).name):
             words += ["--provider", self.dialect.name]
@@ -113,7 +120,7 @@ class Settings(Value):
         if self.backend:
             hidden = {name: dict.fromkeys(self.backend.get(name, {}), "…") for name in _SECRET_TABLES}
             words += ["--backend", json.dumps({**self.backend, **{k: v for k, v in hidden.items() if v}})]
-        return shlex.join(words)
+        return command_line(words)
 
     @property
     def portable_backend(self) -> Mapping[str, Any]:
@@ -386,8 +393,8 @@ def _profile(name: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         there = f"there are {', '.join(sorted(found))}" if found else "there are none yet"
         raise ConfigurationError(
             f"there is no profile {name!r} in {config_file()} ({there}).  Make it with: "
-            f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID, or name a provider: see loginonce "
-            "providers"
+            f"{command_line(['loginonce', 'login', name])} --issuer ADDRESS --client-id ID, or name a provider: see "
+            "loginonce providers"
         )
     profile, backend = found[name], found[name].get("backend")
     by_header = isinstance(backend, Mapping) and "headers" in backend

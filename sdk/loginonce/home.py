@@ -57,7 +57,7 @@ def has_ended(identity: str) -> bool:
 def _identity(pid: int) -> str:
     boot, start = "", _started("self")
     with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()[:8]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()[:8]
         # Containers may share a host's name; what counts their processes they do not share.
         boot += f"-{os.stat('/proc/self/ns/pid').st_ino}"
     return f"{socket.gethostname()}/{boot}/{pid}/{start or f'{_STARTED:.0f}'}"

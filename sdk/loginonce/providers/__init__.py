@@ -21,7 +21,7 @@ __all__ = ["ANY", "NOT_VERIFIED", "PLACES", "Dialect", "known", "names", "recogn
 NOT_VERIFIED = "not verified"
 """In place of a source: it is said so, and nobody has looked it up."""
 
-Told: TypeAlias = Literal["yes", "no", "not verified"]
+Told: TypeAlias = 'Literal["yes", "no", "not verified"]'
 
 
 PLACES = ("host", "domain", "realm", "tenant", "application", "authorization_server", "region", "pool", "project")
