@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias, TypedDict, Unpack, overload
 
 import requests
 from requests.cookies import extract_cookies_to_jar
@@ -82,18 +82,25 @@ _Flow: TypeAlias = str | StepUpRequired | None
 
 def presenter_here(here: Environment, *, qr: bool = False) -> Presenter:
     """What shows a sign-in where this program runs; `qr`: on a terminal the address as a QR code too."""
+    from .login.flow import WhenAsked
     from .login.text import TextPresenter
 
     if here.notebook:
         from .notebook import NotebookPresenter
 
         return NotebookPresenter()
-    if here.human and os.environ.get("TERM") not in ("dumb", "unknown"):
+    plain = TextPresenter(sys.stderr, browser=here.browser)
+
+    def live(out: TextIO = sys.stderr) -> Presenter:
         with suppress(ModuleNotFoundError):  # rich; then plain lines
             from .terminal import TerminalPresenter
 
-            return TerminalPresenter(browser=here.browser, qr=qr)
-    return TextPresenter(sys.stderr, browser=here.browser)
+            return TerminalPresenter(out, browser=here.browser, qr=qr)
+        return plain
+
+    if not here.human or os.environ.get("TERM") in ("dumb", "unknown"):
+        return plain
+    return live() if qr else WhenAsked(live)  # at once where the wish for a code may be in vain
 
 
 _ADDRESSED = "_loginonce_addressed"
