@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 
-__all__ = ["command_line", "duration", "moment", "plain", "say"]
+__all__ = ["duration", "moment", "plain", "say"]
 
 
 def say(*lines: str) -> None:
@@ -23,19 +22,6 @@ def plain(text: str, length: int = LONGEST) -> str:
     """The text without what a terminal would take for a command: names and messages come from a server."""
     shown = "".join(character if character.isprintable() else " " for character in text[: length + 1])
     return shown if len(shown) <= length else f"{shown[: length - 1]}…"
-
-
-_UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+=:,./-_")
-
-
-def command_line(words: Sequence[str]) -> str:
-    """What to type in a shell, as `shlex.join` has it."""
-    if all(word and _UNQUOTED.issuperset(word) for word in words):
-        return " ".join(words)
-    # Imported here: most words need no quotes, and it compiles a pattern to find those that do.
-    import shlex
-
-    return shlex.join(words)
 
 
 def moment(at: float, now: float) -> str:
