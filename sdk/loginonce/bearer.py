@@ -7,7 +7,6 @@ Token and proof are on the request only while it is under way.  What a program k
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 import traceback
 from collections.abc import Callable
@@ -20,11 +19,9 @@ from requests.auth import AuthBase
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import rewind_body
 
-from . import dpop
 from .address import origin, secure
 from .model import Secret, TokenSet
 from .source import TokenSource
-from .wire import Answer
 
 __all__ = ["WORTH_A_LOOK", "BearerAuth", "answer_401", "forget", "learn", "put_on", "take_off"]
 
@@ -52,8 +49,13 @@ def put_on(request: requests.PreparedRequest, token: TokenSet) -> None:
     # A Secret, so that a traceback through the lower layers shows its fingerprint.
     request.headers["Authorization"] = Secret(f"{token.token_type} {token.access_token}")
     if token.dpop_key is not None:
+        # Imported here, as below: few tokens are bound to a key.
+        import secrets
+
+        from .dpop import proof
+
         url = request.url or ""
-        request.headers["DPoP"] = dpop.proof(
+        request.headers["DPoP"] = proof(
             token.dpop_key,
             request.method or "",
             url,
@@ -72,15 +74,24 @@ def take_off(request: requests.PreparedRequest) -> None:
 
 def learn(token: TokenSet, response: requests.Response) -> None:
     """Keep the nonce that an answer brings for the next proof."""
-    if token.dpop_key is not None and (nonce := dpop.given_nonce(response.headers)):
+    if token.dpop_key is None:
+        return
+    from .dpop import given_nonce
+
+    if nonce := given_nonce(response.headers):
         if len(_nonces) >= MOST_NONCES:
             _nonces.clear()
         _nonces[origin(response.url)] = nonce
 
 
 def _lacked_nonce(token: TokenSet, response: requests.Response) -> bool:
+    if token.dpop_key is None:
+        return False
+    from .dpop import asks_for_nonce
+    from .wire import Answer
+
     headers = {name.lower(): text for name, text in response.headers.items()}
-    return token.dpop_key is not None and dpop.asks_for_nonce(Answer(response.status_code, headers, b""))
+    return asks_for_nonce(Answer(response.status_code, headers, b""))
 
 
 def forget(error: BaseException) -> None:

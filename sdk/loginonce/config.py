@@ -24,9 +24,8 @@ import json
 import logging
 import os
 import re
-import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -94,11 +93,18 @@ class Settings(Value):
     dialect: Dialect = ANY
 
     @property
+    def cert(self) -> str | tuple[str, str] | None:
+        """The client's certificate as requests takes it, or None."""
+        if self.certificate and self.certificate_key:
+            return self.certificate, self.certificate_key
+        return self.certificate or None
+
+    @property
     def command(self) -> str:
         """What to run in a terminal to sign in."""
         if self.profile:
             which = ["--account", self.account] if self.account else []
-            return shlex.join(["loginonce", "login", self.profile, *which])
+            return _typed(["loginonce", "login", self.profile, *which])
         words = ["loginonce", "login", "--issuer", self.issuer, "--client-id", self.client_id]
         if self.dialect.name not in (ANY.name, recognised(self.issuer).name):
             words += ["--provider", self.dialect.name]
@@ -113,7 +119,7 @@ class Settings(Value):
         if self.backend:
             hidden = {name: dict.fromkeys(self.backend.get(name, {}), "…") for name in _SECRET_TABLES}
             words += ["--backend", json.dumps({**self.backend, **{k: v for k, v in hidden.items() if v}})]
-        return shlex.join(words)
+        return _typed(words)
 
     @property
     def portable_backend(self) -> Mapping[str, Any]:
@@ -155,6 +161,19 @@ _NOT_OF_A_BACKEND = (
 _SECRET_TABLES = ("headers", "extra")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _DEFAULTS: dict[str, Any] = {name: getattr(Settings, name, None) for name in Settings.__match_args__}
+
+
+_UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+=:,./-_")
+
+
+def _typed(words: Sequence[str]) -> str:
+    """What to type in a shell, as `shlex.join` has it."""
+    if all(word and _UNQUOTED.issuperset(word) for word in words):
+        return " ".join(words)
+    # Imported here: it compiles a pattern to find the words that need quotes, and there is seldom one.
+    import shlex
+
+    return shlex.join(words)
 
 
 def settings(profile_or_issuer: str | None = None, **given: Any) -> Settings:
@@ -386,8 +405,8 @@ def _profile(name: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         there = f"there are {', '.join(sorted(found))}" if found else "there are none yet"
         raise ConfigurationError(
             f"there is no profile {name!r} in {config_file()} ({there}).  Make it with: "
-            f"loginonce login {shlex.quote(name)} --issuer ADDRESS --client-id ID, or name a provider: see loginonce "
-            "providers"
+            f"{_typed(['loginonce', 'login', name])} --issuer ADDRESS --client-id ID, or name a provider: see "
+            "loginonce providers"
         )
     profile, backend = found[name], found[name].get("backend")
     by_header = isinstance(backend, Mapping) and "headers" in backend

@@ -19,7 +19,7 @@ A message says what happened, to which login, and what to do next.  None of them
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 __all__ = [
     "ConfigurationError",
@@ -37,12 +37,13 @@ __all__ = [
     "TransportError",
 ]
 
-Reason = Literal["none", "expired", "ended", "logged_out", "moved", "lost", "scope", "account"]
+# In quotes, as elsewhere: to make a `Literal` at each start takes as long as to make two classes.
+Reason: TypeAlias = 'Literal["none", "expired", "ended", "logged_out", "moved", "lost", "scope", "account"]'
 """Why a sign-in is needed: there never was one, it ran out, the provider ended it, somebody logged out here,
 somebody moved it to another store, a refresh token may have been spent without an answer, the session asks for
 more scope than was granted, or the provider began to answer for somebody else."""
 
-Outcome = Literal["denied", "timed_out", "cancelled", "no_human", "rejected"]
+Outcome: TypeAlias = 'Literal["denied", "timed_out", "cancelled", "no_human", "rejected"]'
 """How a begun sign-in ended: the person or the provider said no, nobody answered in time, it was cancelled,
 there is nobody here who could answer, or the answer did not stand up to its checks."""
 

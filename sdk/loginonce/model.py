@@ -35,7 +35,7 @@ __all__ = [
 
 State: TypeAlias = Literal["ACTIVE", "SPENDING", "DEAD", "LOGGED_OUT"]
 Renewal: TypeAlias = Literal["refresh_token", "client_credentials", "none"]
-ChangeKind: TypeAlias = Literal["login", "refresh", "logout", "ended"]
+ChangeKind: TypeAlias = 'Literal["login", "refresh", "logout", "ended"]'
 Order: TypeAlias = tuple[int, int, int]
 """(epoch, generation, attempt): what orders two records of one login."""
 

@@ -14,24 +14,23 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias, TypedDict, Unpack, overload
 
 import requests
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import get_auth_from_url
 
 from .address import origin, secure
+from .assembly import provider_of, source_of
 from .bearer import WORTH_A_LOOK, BearerAuth, answer_401, forget, learn, put_on, take_off
 from .config import Settings, key_file, key_or_path, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired, StepUpRequired
-from .home import at_fork_in_child, state_folder
-from .model import Account, Change, ChangeKind, Client, Grant, GrantKey, Members, Secret, TokenSet, scope_set
+from .home import at_fork_in_child
+from .model import Account, Change, ChangeKind, Grant, Members, Secret, TokenSet, scope_set
 from .proxies import FrugalSession
 from .refresh import Policy, Problem, fresh_span, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
-from .stores.handed import HandedStore
-from .stores.opening import open_store
 from .stores.remote import Address, completed
 from .value import replace
 
@@ -83,18 +82,25 @@ _Flow: TypeAlias = str | StepUpRequired | None
 
 def presenter_here(here: Environment, *, qr: bool = False) -> Presenter:
     """What shows a sign-in where this program runs; `qr`: on a terminal the address as a QR code too."""
+    from .login.flow import WhenAsked
     from .login.text import TextPresenter
 
     if here.notebook:
         from .notebook import NotebookPresenter
 
         return NotebookPresenter()
-    if here.human and os.environ.get("TERM") not in ("dumb", "unknown"):
+    plain = TextPresenter(sys.stderr, browser=here.browser)
+
+    def live(out: TextIO = sys.stderr) -> Presenter:
         with suppress(ModuleNotFoundError):  # rich; then plain lines
             from .terminal import TerminalPresenter
 
-            return TerminalPresenter(browser=here.browser, qr=qr)
-    return TextPresenter(sys.stderr, browser=here.browser)
+            return TerminalPresenter(out, browser=here.browser, qr=qr)
+        return plain
+
+    if not here.human or os.environ.get("TERM") in ("dumb", "unknown"):
+        return plain
+    return live() if qr else WhenAsked(live)  # at once where the wish for a code may be in vain
 
 
 _ADDRESSED = "_loginonce_addressed"
@@ -194,22 +200,10 @@ class Session(FrugalSession):
         self.settings = made
         self._origins = origins
         self._given_store = store
-        certificate = tuple(filter(None, (made.certificate, made.certificate_key)))
-        if certificate and self.cert is None:
-            self.cert = made.certificate if len(certificate) == 1 else (made.certificate, made.certificate_key)
-        self.source = LoginSource(
-            GrantKey(made.issuer, made.client_id, made.account),
-            store or open_store(made.store),
-            self._provider,
-            policy=made.policy,
-            scope=scope_set(made.scope),
-            resource=made.resource.partition(" ")[0],
-            renewal="client_credentials" if made.grant == "client_credentials" else "refresh_token",
-            hint=_HAND_OUT
-            if isinstance(store, HandedStore)
-            else f"Call .login() on the session, or run in a terminal: {made.command}",
-            dpop=made.dpop,
-        )
+        if self.cert is None:
+            self.cert = made.cert
+        here = f"Call .login() on the session, or run in a terminal: {made.command}"
+        self.source = source_of(made, _HAND_OUT if _handed(store) else here, store=store, provider=self._provider)
         self._narrowed: dict[tuple[str, str], LoginSource] = {}
         self._exchanged: dict[tuple[str, ...], ExchangedSource] = {}
         self._bearer = BearerAuth(self.source)
@@ -401,7 +395,7 @@ class Session(FrugalSession):
         """
         if isinstance(flow, StepUpRequired):
             flow, challenge = None, flow
-        if isinstance(self.source.store, HandedStore):
+        if _handed(self._given_store):
             raise LoginRequired(f"nobody signs in to {self.source.key} here", reason="expired", hint=_HAND_OUT)
         # Imported here: a program that never signs in does not need it.
         from .environment import detect
@@ -444,7 +438,7 @@ class Session(FrugalSession):
 
         The login is gone here whatever the provider says.  Raises `StoreError`.
         """
-        # Imported here, as in `_provider`.
+        # Imported here, as in `_route`.
         from .client import LoggedOut
 
         key, provider = self.source.key, self.source.provider
@@ -535,6 +529,8 @@ class Session(FrugalSession):
         token is bound (RFC 9449) goes along, since the token is worth nothing without it.  Raises what
         `TokenSource.token` raises.
         """
+        from .stores.handed import HandedStore
+
         token = self.source.token()
         if fresh_span(token, self.settings.policy)[1] <= time.time():
             with suppress(LoginonceError):  # what is left of it is better than nothing
@@ -582,7 +578,7 @@ class Session(FrugalSession):
         store: TokenStore | None = state.pop("_given_store")
         origins: frozenset[str] = state.pop("_origins")
         secret = made.client_secret or made.private_key
-        if not isinstance(store, HandedStore) and (not secret or "://" in made.store):
+        if not _handed(store) and (not secret or "://" in made.store):
             # By the same rule as anywhere: a secret in the environment counts for the client that it names there.
             with suppress(ConfigurationError):  # a profile that is not known here: the rest has come along
                 here = settings(made.profile or made.issuer, **({} if made.profile else {"client_id": made.client_id}))
@@ -600,31 +596,10 @@ class Session(FrugalSession):
             self.auth = state["auth"]
 
     def _provider(self) -> Issuer:
-        # Imported here, as in `_route`: a program that finds a token speaks to no provider.
-        from .client import Discovery, Provider
-        from .transport import Transport
-
-        made = self.settings
-        client = Client(
-            made.client_id,
-            made.client_secret,
-            made.token_endpoint_auth_method,
-            (made.redirect_uri,) if made.redirect_uri else (),
-            made.private_key,
-            tuple(filter(None, (made.certificate, made.certificate_key))),
-            made.token_endpoint_auth_signing_alg,
-            made.assertion_audience,
-        )
-        if made.backend:
-            from .backend import Backend
-            from .manners import read_manners
-
-            manners = read_manners(made.backend, made.issuer, "the session")
-            return Backend(made.issuer, manners, client, Transport(self._route))
-        discovery = Discovery(made.issuer, made.server, state_folder() / "servers", dialect=made.dialect)
-        return Provider(discovery, client, Transport(self._route), dpop=made.dpop)
+        return provider_of(self.settings, self._route)
 
     def _route(self) -> Route:
+        # Imported here: a program that finds a token speaks to no provider.
         from .transport import Route
 
         return Route(
@@ -633,6 +608,16 @@ class Session(FrugalSession):
             proxies=dict(self.proxies),
             trust_env=self.trust_env,
         )
+
+
+def _handed(store: TokenStore | None) -> bool:
+    """Whether it is one that somebody handed out, and not a place where logins are kept."""
+    if store is None:
+        return False
+    # Imported here: most sessions are given no store.
+    from .stores.handed import HandedStore
+
+    return isinstance(store, HandedStore)
 
 
 def _without_secrets(made: Settings) -> Settings:

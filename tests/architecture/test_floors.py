@@ -94,6 +94,7 @@ def test_every_module_of_the_lower_floors_is_in_this_list() -> None:
     higher = {
         "__init__",
         "environment",
+        "assembly",
         "session",
         "bearer",
         "proxies",

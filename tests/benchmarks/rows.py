@@ -162,16 +162,16 @@ def told(command: list[str]) -> Ratio:
 # ── a process ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def importing(way: Way, pairs: int) -> Ratio:
-    """What importing it costs, the whole process, to importing requests."""
-    ours, plain = ([PYTHON, "-c", one.importing] for one in (way, PLAIN))
+def importing(code: str, pairs: int) -> Ratio:
+    """What that import costs, the whole process, to importing requests."""
+    ours, plain = ([PYTHON, "-c", one] for one in (code, PLAIN.importing))
     process(*ours)  # compiles what is not
     return ratio(pairs_of(lambda: process(*ours), lambda: process(*plain), pairs))
 
 
-def more_memory(way: Way, times: int) -> float:
-    """MB that importing it takes beyond requests."""
-    found = [(memory_of(way.importing), memory_of(PLAIN.importing)) for _ in range(times)]
+def more_memory(code: str, times: int) -> float:
+    """MB that this import takes beyond requests."""
+    found = [(memory_of(code), memory_of(PLAIN.importing)) for _ in range(times)]
     return median(ours - plain for ours, plain in found)
 
 
@@ -186,12 +186,14 @@ def in_instructions(what: str, name: str, counted: list[int] | None, target: flo
 @row
 def _import(bench: Bench) -> Iterator[Figure]:
     """`import loginonce` to `import requests`, whole process: CPU, memory."""
-    found = importing(LOGINONCE, bench.times(24, 6))
-    yield Figure("import", "import, CPU of the whole process", found.cpu, 1.05, note=str(found))
-    if not bench.short:
-        counted = instructions(*([PYTHON, "-c", one.importing] for one in (LOGINONCE, PLAIN)))
-        yield in_instructions("import, instructions of the whole process", "import", counted, None)
-    yield Figure("import", "import, memory beyond requests", more_memory(LOGINONCE, bench.times(5, 2)), 2.0, "MB")
+    # The package alone imports next to nothing; with the session comes what a program uses.
+    for what, code in {"import": LOGINONCE.importing, "import of Session": "from loginonce import Session"}.items():
+        found = importing(code, bench.times(24, 6))
+        yield Figure("import", f"{what}, CPU of the whole process", found.cpu, 1.05, note=str(found))
+        if not bench.short:
+            counted = instructions(*([PYTHON, "-c", one] for one in (code, PLAIN.importing)))
+            yield in_instructions(f"{what}, instructions of the whole process", "import", counted, None)
+        yield Figure("import", f"{what}, memory beyond requests", more_memory(code, bench.times(5, 2)), 2.0, "MB")
 
 
 @row
@@ -676,8 +678,8 @@ def one_request_of(bench: Bench, way: Way) -> Ratio:
 
 
 MEASURED: dict[str, Callable[[Bench, Way], float]] = {
-    "import, CPU": lambda bench, way: importing(way, bench.times(6, 2)).cpu,
-    "memory, MB": lambda bench, way: more_memory(way, bench.times(3, 1)),
+    "import, CPU": lambda bench, way: importing(way.importing, bench.times(6, 2)).cpu,
+    "memory, MB": lambda bench, way: more_memory(way.importing, bench.times(3, 1)),
     "one request, CPU": lambda bench, way: one_request_of(bench, way).cpu,
     "new process, wall": first_answer_of,
 }

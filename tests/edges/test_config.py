@@ -373,3 +373,10 @@ def test_a_key_in_a_profile_that_others_can_read_is_warned_of(file: Path, caplog
 def test_a_certificate_is_shown_to_the_provider_and_to_apis_that_ask_for_one(file: Path) -> None:
     both = Session(ISSUER, client_id="x", certificate="/both.pem")
     assert (both.cert, both._route().cert) == ("/both.pem", "/both.pem")
+
+
+@pytest.mark.parametrize("scope", ["mail", "openid mail", "a'b", "$HOME", "~a", "ä", "a%b+c=d:e,f./-_@"])
+def test_the_command_for_a_terminal_can_be_typed_as_it_stands(scope: str) -> None:
+    made = settings(ISSUER, client_id="notebook", scope=scope)
+    words = ["loginonce", "login", "--issuer", ISSUER, "--client-id", "notebook", "--scope", scope]
+    assert made.command == shlex.join(words)

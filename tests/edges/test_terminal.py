@@ -362,7 +362,9 @@ def test_a_terminal_gets_the_live_presenter_unless_it_lacks(
     monkeypatch.setattr("sys.stderr", at.file)
     monkeypatch.delenv("CI", raising=False)
     lacks(monkeypatch)
-    assert type(presenter_here(detect())) is kind
+    presenter = presenter_here(detect())
+    presenter.show(Progress("pending", a_prompt("password")))
+    assert type(getattr(presenter, "_made", presenter)) is kind
 
 
 # ── the whole command ────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ import pytest
 
 from loginonce import providers
 from loginonce.errors import ConfigurationError, InvalidGrant
-from loginonce.providers import ANY, NOT_VERIFIED, PLACES, Dialect, known, names, recognised
+from loginonce.providers import ANY, MARKS, NOT_VERIFIED, PLACES, Dialect, known, names, recognised
 from loginonce.wire import Answer, Busy, Lost, Misconfigured, Refused, error_response, judge_refresh
 
 FOR_PEOPLE = {"name", "title", "example", "remarks", "sources"}
@@ -112,6 +112,10 @@ def test_a_dialects_repr_is_short_and_tells_of_changes() -> None:
 )
 def test_a_provider_is_recognised_by_its_issuer(issuer: str, name: str) -> None:
     assert recognised(issuer).name == name
+
+
+def test_what_a_provider_is_recognised_by_is_where_it_is_looked_for() -> None:
+    assert {name: known(name).recognised_by for name in NAMED if known(name).recognised_by} == MARKS
 
 
 # ── where it is ──────────────────────────────────────────────────────────────────────────────────────────

@@ -105,6 +105,7 @@ def test_the_same_record_is_the_same_bytes() -> None:
 # ── damage ───────────────────────────────────────────────────────────────────────────────────────────────
 
 DATA = encode(FULL)
+CHECKSUM = DATA.split()[2]
 
 
 def refused(data: bytes) -> bool:
@@ -143,6 +144,34 @@ def test_a_record_with_something_put_in_never_makes_another_record(at: int, more
 @given(st.binary(max_size=200) | st.binary(max_size=200).map(b"loginonce 1 ".__add__))
 def test_any_other_bytes_are_refused(data: bytes) -> None:
     assert refused(data)
+
+
+@pytest.mark.parametrize(
+    ("there", "instead"),
+    [
+        (b"loginonce 1 ", b"loginonce  1 "),
+        (b"loginonce 1 ", b"loginonce 1  "),
+        (b"loginonce 1 ", b"loginonce\t1 "),
+        (b"loginonce 1 ", b" loginonce 1 "),
+        (b"loginonce 1 ", b"Loginonce 1 "),
+        (b"loginonce 1 ", b"loginonce "),
+        (b"loginonce 1 ", b"loginonce +1 "),
+        (b"loginonce 1 ", b"loginonce 1_0 "),
+        (b"loginonce 1 ", b"loginonce \xd9\xa1 "),
+        (b"loginonce 1 ", b"loginonce 0000001 "),
+        (CHECKSUM, CHECKSUM.upper()),
+        (CHECKSUM, CHECKSUM + b" "),
+        (CHECKSUM, CHECKSUM + b"0"),
+        (CHECKSUM, CHECKSUM[:-1]),
+        (CHECKSUM, b"g" * 64),
+        (CHECKSUM, b""),
+    ],
+)
+def test_a_header_is_as_it_is_written_to_the_letter(there: bytes, instead: bytes) -> None:
+    data = DATA.replace(there, instead, 1)
+    assert data != DATA
+    with pytest.raises(CorruptStore, match="does not begin like a login record"):
+        decode(data)
 
 
 def test_a_record_without_its_last_byte_is_refused() -> None:

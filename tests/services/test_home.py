@@ -80,6 +80,29 @@ def test_a_forked_child_has_a_name_of_its_own() -> None:
         assert pipe.read() != mine
 
 
+def told(code: str) -> str:
+    """What a program of its own prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+@pytest.mark.hazard(13)
+def test_whatever_has_to_be_forgotten_in_a_child_is_though_something_else_fails() -> None:
+    code = (
+        "import os, sys; from loginonce import home; kept = [1]; sys.unraisablehook = lambda _: None;"
+        "home.at_fork_in_child(lambda: 1 / 0); home.at_fork_in_child(kept.clear); pid = os.fork();"
+        "print(len(kept), flush=True) if pid == 0 else os.waitpid(pid, 0); print(len(kept)) if pid else os._exit(0)"
+    )
+    assert told(code).split() == ["0", "1"]
+
+
+def test_a_program_that_ends_lets_go_of_what_a_child_would_have_called() -> None:
+    code = (
+        "import atexit; atexit.register(lambda: print(len(home._forgetting)));"
+        "from loginonce import home; home.at_fork_in_child(print); print(len(home._forgetting))"
+    )
+    assert told(code).split() == ["1", "0"]
+
+
 @pytest.mark.parametrize("content", [None, "no parenthesis", ""])
 def test_without_proc_the_time_of_the_import_takes_the_place_of_the_start(
     monkeypatch: pytest.MonkeyPatch, content: str | None

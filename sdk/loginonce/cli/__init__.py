@@ -10,11 +10,12 @@ errors go to stderr.  Its exit code says what the caller has to do, one number f
     5  the provider cannot be reached, or asks to wait: try again later
     130  interrupted
 
-Needs the extra `cli` (click).  This module can be imported without it.
+Needs the extra `cli` (click), which is imported where it is needed: see `token`.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -24,8 +25,9 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line (default: this process's) and exit with its code."""
+    _show_warnings()
     try:
-        from .commands import run, show_warnings
+        code = _run(arguments)
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] != "click":
             raise
@@ -35,5 +37,31 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             file=sys.stderr,
         )
         sys.exit(1)
-    show_warnings()
-    sys.exit(run(arguments))
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    # Imported here, as below: so that this module can be imported in a moment.
+    from .token import asked, print_token
+
+    failure = None
+    given = asked(sys.argv[1:] if arguments is None else arguments)
+    if given is not None:
+        try:
+            print_token(**given)
+            return 0
+        except BaseException as error:
+            failure = error
+    from .commands import run
+
+    return run(arguments, failure=failure)
+
+
+def _show_warnings() -> None:
+    """Say on stderr what the library warns of."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("loginonce: %(message)s"))
+    logger = logging.getLogger("loginonce")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import logging
 import os
 import shlex
 import shutil
@@ -13,8 +12,9 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
 
@@ -29,13 +29,14 @@ from ..providers import known, names, recognised
 from ..session import Session, presenter_here
 from ..stores.opening import open_store
 from ..text import moment, plain, say
+from .token import meant, print_token
 
 if TYPE_CHECKING:
     from ..login.flow import Presenter, Progress
     from ..model import Grant
     from ..source import LoginSource
 
-__all__ = ["run", "show_warnings"]
+__all__ = ["run"]
 
 OK, FAILED, USAGE, LOGIN_REQUIRED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 4, 5, 130
 
@@ -43,10 +44,17 @@ OK, FAILED, USAGE, LOGIN_REQUIRED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 4, 5, 130
 # ── from a command line to an exit code ──────────────────────────────────────────────────────────────────
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line, and return its exit code.  What goes wrong is said in a line or two on stderr."""
+def run(arguments: Sequence[str] | None = None, *, failure: BaseException | None = None) -> int:
+    """Run one command line, and return its exit code.  What goes wrong is said in a line or two on stderr.
+
+    `failure`: what came of it, if it was `token` and has been run without click; it is told as if click had run it.
+    """
     try:
-        code = loginonce.main(args=arguments, prog_name="loginonce", standalone_mode=False)
+        if failure is None:
+            code = loginonce.main(args=arguments, prog_name="loginonce", standalone_mode=False)
+        else:
+            failed = click.Command("token", callback=partial(_raise, failure))
+            code = failed.main(args=(), prog_name="loginonce token", standalone_mode=False)
     except (LoginonceError, click.ClickException, click.Abort) as error:
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             error.show()
@@ -68,14 +76,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else OK
 
 
-def show_warnings() -> None:
-    """Say on stderr what the library warns of."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("loginonce: %(message)s"))
-    logger = logging.getLogger("loginonce")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
+def _raise(failure: BaseException) -> NoReturn:
+    raise failure
 
 
 def _code(error: Exception) -> int:
@@ -109,26 +111,8 @@ def _lines(error: Exception) -> list[str]:
 # ── which login ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _named(profile: str | None) -> str | None:
-    """The profile that is meant: the given one, the environment's, the only one there is.
-
-    None where the environment describes a login without a profile.  Raises `click.UsageError`.
-    """
-    name = profile or os.environ.get("LOGINONCE_PROFILE")
-    if name or os.environ.get("LOGINONCE_ISSUER"):
-        return name or None
-    names = sorted(profiles())
-    if len(names) == 1:
-        return names[0]
-    if names:
-        raise click.UsageError(f"which login is meant?  Name one of the profiles: {', '.join(names)}")
-    raise click.UsageError(
-        "there is no profile yet.  Make one with: loginonce login NAME --issuer ADDRESS --client-id ID"
-    )
-
-
 def _session(profile: str | None, account: str | None = None) -> Session:
-    return _advised(Session(_named(profile), account=account))
+    return _advised(Session(meant(profile), account=account))
 
 
 def _advised(session: Session) -> Session:
@@ -309,7 +293,7 @@ def _refuse_other_settings(profile: str | None, asked: dict[str, Any]) -> None:
     """A profile says in one place what it is: an option that says otherwise is a misunderstanding."""
     if not asked or (profile is None and "issuer" in asked):
         return
-    name = _named(profile)
+    name = meant(profile)
     if name is None or "://" in name:
         if name is not None and "issuer" in asked:
             raise click.UsageError(f"two issuers are given: {name} and {asked['issuer']}")
@@ -339,7 +323,7 @@ def _session_for(profile: str | None, asked: dict[str, Any], *, new: bool) -> Se
     if "issuer" in asked and (new or profile is None):
         settings(**asked)  # or it says here what is wrong with them
         return Session(asked["issuer"], **others)
-    return Session(_named(profile), **others)
+    return Session(meant(profile), **others)
 
 
 def _credentials(session: Session, *, force: bool, refresh_token_stdin: bool) -> dict[str, Any]:
@@ -455,11 +439,7 @@ def token(profile: str | None, *, account: str | None, resource: str, scope: str
     It is renewed first if need be.  Nobody is ever asked: where a person has to sign in, nothing is printed and
     the exit code is 4.
     """
-    usable = _session(profile, account).token(resource=resource, scope=scope)
-    if usable.dpop_key is not None:
-        say("This token is bound to a key of its login (DPoP): without a proof by that key no API takes it")
-    sys.stdout.write(f"{usable.access_token}\n")
-    sys.stdout.flush()
+    print_token(profile, account=account, resource=resource, scope=scope)
 
 
 @loginonce.command()
@@ -568,7 +548,7 @@ def _status(profile: str | None, account: str | None, *, everything: bool, as_js
     if not everything and profile is None and account is None:
         named = os.environ.get("LOGINONCE_PROFILE") or os.environ.get("LOGINONCE_ISSUER")
         everything = not named and len(profiles()) != 1
-    standings = list(all_standings(now)) if everything else [standing_of(_named(profile), now, account=account)]
+    standings = list(all_standings(now)) if everything else [standing_of(meant(profile), now, account=account)]
     if as_json:
         print(json.dumps({"logins": [standing.json() for standing in standings], "error": None}, indent=2))
     else:
@@ -664,7 +644,7 @@ def switch(profile: str | None, account: str | None) -> None:
     """
     from ..standing import all_standings
 
-    name = _named(profile)
+    name = meant(profile)
     if name is None or name not in profiles():
         raise click.UsageError("accounts are switched in a profile: name one of " + ", ".join(sorted(profiles())))
     chosen = settings(name).account

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -26,6 +27,7 @@ __all__ = [
     "Prompt",
     "SignedIn",
     "Waiter",
+    "WhenAsked",
     "first",
 ]
 
@@ -76,6 +78,23 @@ class Presenter(Protocol):
 
         It is called on the sign-in's own thread; the last time perhaps by whoever has stopped waiting for it.
         """
+
+
+class WhenAsked:
+    """A presenter that is made once there is a prompt: a login that is there does not pay for what would draw one."""
+
+    def __init__(self, make: Callable[[], Presenter]) -> None:
+        self._make = make
+        self._made: Presenter | None = None
+        self._making = threading.Lock()
+
+    def show(self, progress: Progress) -> None:
+        """Hand it on, from the first prompt on."""
+        with self._making:
+            if self._made is None and progress.prompt is not None:
+                self._made = self._make()
+        if self._made is not None:
+            self._made.show(progress)
 
 
 class Waiter(Protocol):

@@ -10,7 +10,6 @@ prompt is shown in place of a second one (HAZARDS 31).
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextvars
 import getpass
@@ -193,6 +192,9 @@ class SignIn:
 
     async def wait_async(self) -> Account:
         """The same, in slices that an interrupt and other tasks come between."""
+        # Imported here: who calls `wait` has no event loop.
+        import asyncio
+
         self._refuse_in_child()
         try:
             if self._thread.ident is None:
@@ -208,6 +210,9 @@ class SignIn:
             for _ in range(10):  # not for the event: it is the loop that must not stand still
                 if not self._over.is_set():
                     await asyncio.sleep(FAREWELL / 10)
+            if isinstance(error, asyncio.CancelledError):
+                # As an interrupted cell is: two lines in a notebook too.  Not by a class of our own: asyncio compares.
+                error._render_traceback_ = self._why._render_traceback_  # type: ignore[attr-defined]
             self._raise(error)
         return self._result()
 
@@ -319,9 +324,6 @@ class SignIn:
         self._end(Progress("failed", error=self._why))
         if isinstance(error, KeyboardInterrupt) and self.progress is not None and self.progress.error is self._why:
             raise self._why from None
-        if isinstance(error, asyncio.CancelledError):
-            # As an interrupted cell is: two lines in a notebook too.  Not by a class of our own: asyncio compares.
-            error._render_traceback_ = self._why._render_traceback_  # type: ignore[attr-defined]
         raise error
 
     def _result(self) -> Account:

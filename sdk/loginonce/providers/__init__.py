@@ -4,7 +4,7 @@ The code has no provider's name in it; it asks the dialect what to send, how a r
 One is chosen by its name, recognised by the issuer's address, or neither: then it is `ANY`, an OpenID provider that
 keeps to the RFCs.  Every fact can be said otherwise in a profile, and so can all of an unknown provider's.
 
-The named ones are in `facts`, which is read when one is looked for.  A fact names its source, or says that it was not
+The named ones are in `facts`, which is read when one is meant.  A fact names its source, or says that it was not
 verified.  What an operator sets (rotation, grace, lifetimes) is what they find there before they set it.
 """
 
@@ -16,23 +16,44 @@ from typing import Any, Literal, TypeAlias
 from ..errors import ConfigurationError
 from ..value import Value, field, replace
 
-__all__ = ["ANY", "NOT_VERIFIED", "PLACES", "Dialect", "known", "names", "recognised"]
+__all__ = ["ANY", "MARKS", "NOT_VERIFIED", "PLACES", "Dialect", "known", "names", "recognised"]
 
 NOT_VERIFIED = "not verified"
 """In place of a source: it is said so, and nobody has looked it up."""
 
-Told: TypeAlias = Literal["yes", "no", "not verified"]
+Told: TypeAlias = 'Literal["yes", "no", "not verified"]'
 
 
 PLACES = ("host", "domain", "realm", "tenant", "application", "authorization_server", "region", "pool", "project")
 """What an issuer's address is made of, at the providers that are known."""
 
 
+MARKS: dict[str, tuple[str, ...]] = {
+    "keycloak": ("/realms/",),
+    "authentik": ("/application/o/",),
+    "zitadel": ("*.zitadel.cloud",),
+    "google": ("accounts.google.com",),
+    "spotify": ("accounts.spotify.com",),
+    "entra": ("login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn"),
+    "auth0": ("*.auth0.com",),
+    "okta": ("*.okta.com", "*.oktapreview.com", "*.okta-emea.com"),
+    "github": ("github.com",),
+    "gitlab": ("gitlab.com",),
+    "hydra": ("*.projects.oryapis.com",),
+    "cognito": ("cognito-idp.*.amazonaws.com",),
+    "supabase": ("*.supabase.co",),
+}
+"""What tells whose an issuer is, by the provider's name: hosts (with one `*`), or parts of a path.
+
+Apart from the other facts, which most programs do not need once they know that their provider is none of these.
+"""
+
+
 class Dialect(Value):
     """How one provider does what the RFCs leave open, and where it departs from them.  Times in seconds.
 
     Where it is.  `issuer`: its address, with the names of `places` in braces; a place's value is what holds where
-    nobody says, "" that somebody has to.  `recognised_by`: hosts (with one `*`), or parts of a path (`/realms/`).
+    nobody says, "" that somebody has to.  `recognised_by`: see `MARKS`.
     `discovered`: whether it publishes metadata.  `server`: end points that the metadata leaves out.
 
     Signing in.  `scope`: what is asked for where nobody says.  `offline`: what a refresh token takes: the `scope`
@@ -273,15 +294,12 @@ def known(name: str) -> Dialect:
 
 def recognised(issuer: str) -> Dialect:
     """The provider whose issuers have such an address; `ANY` for others."""
-    from .facts import KNOWN
-
     _, _, rest = issuer.partition("://")
     host, slash, path = rest.partition("/")
     host, path = host.lower(), slash + path
-    for dialect in KNOWN.values():
-        for mark in dialect.recognised_by:
-            if _carries(mark, host, path):
-                return dialect
+    for name, marks in MARKS.items():
+        if any(_carries(mark, host, path) for mark in marks):
+            return known(name)
     return ANY
 
 

@@ -1,12 +1,12 @@
 """The providers whose ways are known, each with where that is told.
 
-To add one: its facts, their sources, a `Behaviour` in `loginonce.testing.likenesses`, and its row in the README; the
+To add one: its facts, their sources, the marks of its issuers (`MARKS`), a `Behaviour` in `loginonce.testing.likenesses`, and its row in the README; the
 tests in `tests/dialects` find it by its name.
 """
 
 from __future__ import annotations
 
-from . import Dialect
+from . import MARKS, Dialect
 
 __all__ = ["KNOWN"]
 
@@ -20,7 +20,7 @@ _KEYCLOAK = Dialect(
     title="Keycloak",
     issuer="https://{host}/realms/{realm}",
     places={"host": "", "realm": ""},
-    recognised_by=("/realms/",),
+    recognised_by=MARKS["keycloak"],
     device="yes",
     grace="count",
     refresh_idle=1800.0,
@@ -48,7 +48,7 @@ _AUTHENTIK = Dialect(
     title="authentik",
     issuer="https://{host}/application/o/{application}",
     places={"host": "", "application": ""},
-    recognised_by=("/application/o/",),
+    recognised_by=MARKS["authentik"],
     scope="openid profile offline_access",
     redirect_uri=FIXED,
     loopback="registered port",
@@ -71,7 +71,7 @@ _ZITADEL = Dialect(
     title="ZITADEL",
     issuer="https://{domain}",
     places={"domain": ""},
-    recognised_by=("*.zitadel.cloud",),
+    recognised_by=MARKS["zitadel"],
     scope="openid profile offline_access",
     device="yes",
     rotation="always",
@@ -92,7 +92,7 @@ _GOOGLE = Dialect(
     name="google",
     title="Google",
     issuer="https://accounts.google.com",
-    recognised_by=("accounts.google.com",),
+    recognised_by=MARKS["google"],
     scope="openid email profile",
     offline="parameter",
     authorize={"access_type": "offline", "prompt": "consent"},
@@ -129,7 +129,7 @@ _SPOTIFY = Dialect(
     name="spotify",
     title="Spotify",
     issuer="https://accounts.spotify.com",
-    recognised_by=("accounts.spotify.com",),
+    recognised_by=MARKS["spotify"],
     discovered=False,
     server={
         "authorization_endpoint": "{issuer}/authorize",
@@ -169,7 +169,7 @@ _ENTRA = Dialect(
     title="Microsoft Entra ID",
     issuer="https://login.microsoftonline.com/{tenant}/v2.0",
     places={"tenant": ""},
-    recognised_by=("login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn"),
+    recognised_by=MARKS["entra"],
     scope="openid profile offline_access",
     offline_prompt="",
     resource_parameter="",
@@ -211,7 +211,7 @@ _AUTH0 = Dialect(
     title="Auth0",
     issuer="https://{domain}",
     places={"domain": ""},
-    recognised_by=("*.auth0.com",),
+    recognised_by=MARKS["auth0"],
     server={"end_session_endpoint": "{issuer}/v2/logout"},
     scope="openid profile offline_access",
     offline_prompt="",
@@ -248,7 +248,7 @@ _OKTA = Dialect(
     title="Okta",
     issuer="https://{domain}/oauth2/{authorization_server}",
     places={"domain": "", "authorization_server": "default"},
-    recognised_by=("*.okta.com", "*.oktapreview.com", "*.okta-emea.com"),
+    recognised_by=MARKS["okta"],
     scope="openid profile offline_access",
     offline_prompt="",
     redirect_uri=FIXED,
@@ -283,7 +283,7 @@ _GITHUB = Dialect(
     title="GitHub Apps",
     issuer="https://{host}",
     places={"host": "github.com"},
-    recognised_by=("github.com",),
+    recognised_by=MARKS["github"],
     discovered=False,
     server={
         "authorization_endpoint": "{issuer}/login/oauth/authorize",
@@ -337,7 +337,7 @@ _GITLAB = Dialect(
     title="GitLab",
     issuer="https://{host}",
     places={"host": "gitlab.com"},
-    recognised_by=("gitlab.com",),
+    recognised_by=MARKS["gitlab"],
     scope="openid profile",
     offline="always",
     resource_parameter="",
@@ -384,7 +384,7 @@ _DEX = Dialect(
 _HYDRA = Dialect(
     name="hydra",
     title="Ory Hydra",
-    recognised_by=("*.projects.oryapis.com",),
+    recognised_by=MARKS["hydra"],
     scope="openid offline_access",
     rotation="always",
     grace="sibling",
@@ -408,7 +408,7 @@ _COGNITO = Dialect(
     title="Amazon Cognito",
     issuer="https://cognito-idp.{region}.amazonaws.com/{pool}",
     places={"region": "", "pool": ""},
-    recognised_by=("cognito-idp.*.amazonaws.com",),
+    recognised_by=MARKS["cognito"],
     offline="always",
     redirect_uri="http://localhost:8400/callback",
     loopback="registered port",
@@ -452,7 +452,7 @@ _SUPABASE = Dialect(
     title="Supabase",
     issuer="https://{project}.supabase.co/auth/v1",
     places={"project": ""},
-    recognised_by=("*.supabase.co",),
+    recognised_by=MARKS["supabase"],
     scope="openid profile",
     offline="always",
     redirect_uri=FIXED,
