@@ -109,7 +109,7 @@ class Want(Value):
 
 # ── why ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-Band: TypeAlias = Literal["FRESH", "STALE", "EXPIRED"]
+Band: TypeAlias = "Literal['FRESH', 'STALE', 'EXPIRED']"
 
 
 class Problem(Value):
@@ -382,9 +382,9 @@ Event: TypeAlias = (
     | Rescuing
 )
 
-Phase: TypeAlias = Literal[
+Phase: TypeAlias = """Literal[
     "look", "lock", "wait", "recheck", "mark", "send", "save", "verify", "settle", "release", "revoke", "done"
-]
+]"""
 
 
 class Refresh(Value):

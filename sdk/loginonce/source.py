@@ -149,7 +149,7 @@ class LoginSource:
         return LoginSource(
             self.key,
             self.store,
-            self.provider,
+            lambda: self.provider,
             policy=self.policy,
             scope=want.scope,
             resource=resource or want.resource,

@@ -23,13 +23,14 @@ LIST = "; import sys; print(*sorted({name.partition('.')[0] for name in sys.modu
 
 CAN_WAIT = {
     # where nobody signs in, and nothing is renewed
-    "asyncio", "dataclasses", "getpass", "html", "http.server", "inspect", "platform", "uuid", "webbrowser",
+    "asyncio", "dataclasses", "encodings.ascii", "getpass", "html", "http.server", "inspect", "platform",
+    "shlex", "uuid", "webbrowser",
     "loginonce.authentication", "loginonce.backend", "loginonce.client", "loginonce.doctor", "loginonce.environment",
     "loginonce.exchange", "loginonce.idtoken", "loginonce.login", "loginonce.manners", "loginonce.metadata",
     "loginonce.notebook", "loginonce.register", "loginonce.standing", "loginonce.terminal", "loginonce.transport",
     "loginonce.watch", "loginonce.wire",
     # where no token is bound to a key, no API refuses one, and no session came by a pickle
-    "loginonce.challenge", "loginonce.dpop", "loginonce.stores.handed", "secrets",
+    "loginonce.challenge", "loginonce.dpop", "loginonce.stores.handed", "loginonce.stores.moves", "secrets",
     # where logins are in files, no profile is named, and the provider is none that is known
     "loginonce.providers.facts", "loginonce.stores.keyring", "loginonce.stores.memory", "loginonce.stores.move",
     "loginonce.stores.redis", "loginonce.stores.sealed", "loginonce.stores.sql", "sqlite3", "tomllib",

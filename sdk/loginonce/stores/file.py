@@ -30,7 +30,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -426,6 +425,8 @@ def _refuse_shared(path: str, seen: os.stat_result) -> None:
         return
     _refuse_foreign(path, seen)
     if seen.st_mode & 0o077:
+        import shlex  # nothing is wrong, as a rule
+
         mode = "700" if stat.S_ISDIR(seen.st_mode) else "600"
         raise StoreError(
             f"{path} is open to other users (mode {stat.S_IMODE(seen.st_mode):04o}).  "

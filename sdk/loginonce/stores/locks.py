@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..errors import StoreError
 from ..home import at_fork_in_child
@@ -32,7 +31,7 @@ __all__ = ["Ground", "Hold", "LockKind", "excludes_itself", "ground", "refuse_un
 
 log = logging.getLogger("loginonce")
 
-LockKind = Literal["flock", "strict"]
+LockKind: TypeAlias = "Literal['flock', 'strict']"
 
 
 # ── where a lock of this machine keeps others out ────────────────────────────────────────────────────────
@@ -116,7 +115,7 @@ def _mount(folder: Path) -> tuple[str, list[str]] | None:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            told = Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii", "replace")
+            told = Path(f"/proc/self/fdinfo/{descriptor}").read_text("utf-8", "replace")
         finally:
             os.close(descriptor)
         mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace")
@@ -324,6 +323,8 @@ _seen: dict[str, float] = {}
 
 
 def _tell_of_claims(lock: StrictSoftFileLock, path: str) -> None:
+    import shlex
+
     now = time.monotonic()
     with suppress(OSError):
         for claim in lock.claims:
