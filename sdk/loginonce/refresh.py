@@ -382,9 +382,9 @@ Event: TypeAlias = (
     | Rescuing
 )
 
-Phase: TypeAlias = """Literal[
+Phase: TypeAlias = Literal[
     "look", "lock", "wait", "recheck", "mark", "send", "save", "verify", "settle", "release", "revoke", "done"
-]"""
+]
 
 
 class Refresh(Value):
