@@ -6,7 +6,6 @@ purges, as it does a cache) and the settings to its configuration folder.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 import socket
@@ -75,22 +74,7 @@ def _started(pid: str) -> str:
     return "" if len(members) < 20 or members[0] in "ZX" else members[19]
 
 
-_forgetting: list[Callable[[], object]] = []
-
-
 def at_fork_in_child(forget: Callable[[], object]) -> None:
     """Have this called in each forked child, where the platform forks at all."""
-    place = len(_forgetting)
-    _forgetting.append(forget)
-
-    def in_child() -> None:
-        for kept in _forgetting[place : place + 1]:
-            kept()
-
     register = getattr(os, "register_at_fork", lambda **_: None)
-    register(after_in_child=in_child)
-
-
-# A program that ends lets go of what is registered last of all: modules that hang on it would be searched for garbage
-# once more, and all that they have imported.
-atexit.register(_forgetting.clear)
+    register(after_in_child=forget)

@@ -95,14 +95,6 @@ def test_whatever_has_to_be_forgotten_in_a_child_is_though_something_else_fails(
     assert told(code).split() == ["0", "1"]
 
 
-def test_a_program_that_ends_lets_go_of_what_a_child_would_have_called() -> None:
-    code = (
-        "import atexit; atexit.register(lambda: print(len(home._forgetting)));"
-        "from loginonce import home; home.at_fork_in_child(print); print(len(home._forgetting))"
-    )
-    assert told(code).split() == ["1", "0"]
-
-
 @pytest.mark.parametrize("content", [None, "no parenthesis", ""])
 def test_without_proc_the_time_of_the_import_takes_the_place_of_the_start(
     monkeypatch: pytest.MonkeyPatch, content: str | None
