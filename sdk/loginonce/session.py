@@ -464,7 +464,7 @@ class Session(FrugalSession):
         if ours or (request.auth is None and any(in_address)):
             request = copy.copy(request)
             request.auth = _signed_when_sent if ours else in_address
-            if request.params == {}:
+            if request.params == self.params == {}:
                 request.params = None  # the same to requests, which takes a tenth of its time to merge what is empty
         prepared = super().prepare_request(request)
         if not ours:

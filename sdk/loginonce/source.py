@@ -365,7 +365,10 @@ class _Run:
                     # STALE: whoever passes the gate renews in the background, and nobody waits (I6).
                     meanwhile = self._machine.meanwhile  # read before the worker goes on with the machine
                     if time.monotonic() >= self._gate.quiet_until and not self._gate.busy:
-                        self._start_worker()
+                        if self._taken():
+                            self._gate.be_quiet(BUSY)
+                        else:
+                            self._start_worker()
                     return meanwhile
                 case refresh.TryLock():
                     free = not self._gate.busy and not self._taken()
@@ -385,6 +388,7 @@ class _Run:
 
     def _await_worker(self) -> TokenSet | None:
         """What the worker brought; None if another one was at the gate before it."""
+        self.over.clear()  # of an earlier one of this run, which found the gate taken
         try:
             self._start_worker()
             while not self.over.wait(SLICE):
@@ -422,7 +426,7 @@ class _Run:
             if background and trouble is not None:
                 log.warning("a renewal in the background did not succeed: %s", trouble)
             if background and self._trouble is not None:
-                self._gate.quiet_until = time.monotonic() + QUIET
+                self._gate.be_quiet(QUIET)
             if self._hold is not None:
                 self._hold.release()
             self._gate.leave()
@@ -492,23 +496,24 @@ class _Run:
             return False
 
     def _lock(self) -> None:
-        """Try once to get the lock.  Nothing slow is left to do inside of it (DESIGN 4, step 1).
+        """Try once to get the lock.  Inside of it nobody is asked for anything but tokens (DESIGN 4, step 1).
 
         What speaks to the provider is made by who has the lock, since the others will not need it; what would have to
         be fetched for it is fetched outside, and the lock tried once more.
         """
         source, store = self._source, self._source.store
-        self._hold = None if self._taken() else store.try_lock(source.key)
+        self._hold = store.try_lock(source.key)
         if self._hold is not None and not self._prepared:
+            budget = 0.0
             if not source.provider.informed():
                 self._hold.release()
-                self._hold = None
-            self._unprepared = source.provider.prepare(budget=source.policy.wait_timeout)
+                self._hold, budget = None, source.policy.wait_timeout
+            self._unprepared = source.provider.prepare(budget=budget)
             self._prepared = True
             if self._hold is None:
                 self._hold = store.try_lock(source.key)
         if self._hold is None:
-            self._gate.quiet_until = max(self._gate.quiet_until, time.monotonic() + BUSY)
+            self._gate.be_quiet(BUSY)
 
     def _patience(self) -> float:
         """For how long to watch the record before looking at the lock again."""
@@ -626,6 +631,10 @@ class _Gate:
         with self._condition:
             self.busy = False
             self._condition.notify_all()
+
+    def be_quiet(self, seconds: float) -> None:
+        """For so long nobody whose token is still good need begin a renewal."""
+        self.quiet_until = max(self.quiet_until, time.monotonic() + seconds)
 
     def announce(self) -> None:
         """The record has changed: whoever waits may look again."""

@@ -828,17 +828,17 @@ def test_the_source_is_all_that_another_library_needs(lab: loginonce.Session) ->
 # ── as requests does it ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("of_session", [{}, {"a": "1", "b": None}, {"a": ["1", "2"]}], ids=str)
+@pytest.mark.parametrize("of_session", [{}, {"a": "1", "b": None}, {"a": ["1", "2"]}, [("a", "1")], "a=1"], ids=str)
 @pytest.mark.parametrize(
     "of_request", [None, {}, {"b": "3"}, {"a": None}, [("a", "3"), ("c", "4")], [], "a=5", ""], ids=str
 )
 def test_what_is_asked_for_is_what_requests_would_ask_for(
-    lab: loginonce.Session, of_session: dict[str, Any], of_request: Any
+    lab: loginonce.Session, of_session: Any, of_request: Any
 ) -> None:
     plain = requests.Session()
     urls = []
     for session in (lab, plain):
-        session.params = dict(of_session)
+        session.params = copy.copy(of_session)
         request = requests.Request("GET", "https://api.example.org/x?y=0", params=of_request)
         urls.append(session.prepare_request(request).url)
         assert session.params == of_session

@@ -329,6 +329,20 @@ def test_one_thread_of_a_process_watches_what_another_process_does_and_tells_the
     assert fake_provider.stats.token_requests == 0
 
 
+def test_sources_that_want_other_tokens_of_one_login_share_its_gate(
+    fake_provider: FakeProvider, store: TokenStore
+) -> None:
+    whole = signed_in(fake_provider, store, EXPIRED)
+    scopes = ["openid", "offline_access", "offline_access openid"]
+    narrowed = [whole.narrowed(scope=scope) for scope in scopes]
+    with ThreadPoolExecutor(len(scopes)) as pool:
+        for _ in range(6):
+            asked = [pool.submit(source.renew) for source in narrowed]
+            for scope, token in zip(scopes, asked, strict=True):
+                assert token.result(PATIENCE).scope == scope
+    assert fake_provider.stats.replays == 0
+
+
 def test_the_lock_is_taken_once_where_the_metadata_are_known(fake_provider: FakeProvider, flaky: Flaky) -> None:
     source = signed_in(fake_provider, flaky, EXPIRED)
     source.provider.prepare()

@@ -579,3 +579,59 @@ def test_a_strict_lock_is_not_looked_at(strict: FileStore) -> None:
 def test_where_attributes_are_cached_nobody_relies_on_being_told(folder: Path, mounted: Callable[[str], None]) -> None:
     mounted(f"{NFS4}none")
     assert type(FileStore(folder).lookout(KEY)) is Lookout
+
+
+def test_a_look_that_a_forked_child_shares_holds_nothing(lock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as forked:
+        left: list[int] = []
+        forked.setattr(os, "close", left.append)  # as a child keeps a copy of the descriptor open
+        assert not taken(lock)
+    hold = take("flock", lock)
+    assert hold is not None
+    hold.release()
+    os.close(*left)
+
+
+def test_a_lock_that_would_not_be_released_is_never_used_again(lock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = take("flock", lock)
+    assert hold is not None
+    stubborn = hold._lock
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(stubborn, "release", refuse)
+        hold.release()
+    another = take("flock", f"{lock}.other")  # which releases what is left
+    assert another is not None
+    assert not taken(lock)
+    assert stubborn not in module._idle.values()
+    another.release()
+
+
+def test_a_hold_that_a_forked_child_releases_leaves_it_no_lock_of_its_parent(folder: Path) -> None:
+    store = FileStore(folder)
+    hold = store.try_lock(KEY)
+    assert hold is not None
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            hold.release()
+            code = 0 if store.try_lock(KEY) is None else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    hold.release()
+
+
+def test_where_attributes_are_cached_the_identity_of_the_store_is_read_each_time(
+    folder: Path, mounted: Callable[[str], None]
+) -> None:
+    mounted(f"{NFS4}none")
+    store = FileStore(folder, lock="strict")
+    store.commit(a_grant(), expected=None)
+    time.sleep(0.06)
+    assert store.load(KEY).grant is not None
+    assert store._known_id is None

@@ -84,6 +84,7 @@ def test_a_store_that_was_made_by_another_process_is_not_ours(
 ) -> None:
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert refused(lambda: store.try_lock(KEY))
+    assert refused(lambda: store.locked(KEY))
     assert store.location(KEY) == f"the memory of process {store._pid}"
 
 

@@ -101,6 +101,7 @@ def test_at_the_end_of_the_interpreter_it_is_closed_without_a_thread(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Moves(str(folder), ())
+    descriptor = made._descriptor
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -108,7 +109,49 @@ def test_at_the_end_of_the_interpreter_it_is_closed_without_a_thread(
     monkeypatch.setattr(threading.Thread, "start", start)
     made.close()
     with pytest.raises(OSError, match="file descriptor"):
-        os.fstat(made._descriptor)
+        os.fstat(descriptor)
+
+
+@linux
+def test_what_nobody_closed_is_closed_with_its_last_holder(folder: Path) -> None:
+    made = Moves(str(folder), ())
+    descriptor = made._descriptor
+    del made
+    with pytest.raises(OSError, match="file descriptor"):
+        os.fstat(descriptor)
+
+
+@linux
+def test_a_forked_child_hears_nothing(folder: Path, moves: Moves) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(moves._descriptor + 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    move(folder)
+    assert seconds(moves, 20.0) < 10
+
+
+@linux
+def test_a_store_whose_listening_is_closed_by_others_looks_now_and_then(folder: Path) -> None:
+    store = FileStore(folder)
+    lookout = store.lookout(KEY)
+    assert isinstance(lookout, _Told)
+    lookout._moves.close_at_once()
+    began = time.monotonic()
+    assert not lookout.wait(store.stamp(KEY), 0.1)
+    assert time.monotonic() - began >= 0.1
+
+
+@pytest.mark.parametrize("missing", ["ctypes", "poll"])
+def test_where_python_lacks_what_it_takes_a_store_looks_now_and_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    if missing == "ctypes":
+        module._libc.cache_clear()
+        monkeypatch.setitem(sys.modules, "ctypes", None)
+    else:
+        monkeypatch.delattr("select.poll")
+    assert type(FileStore(folder).lookout(KEY)) is Lookout
 
 
 def test_where_there_is_no_inotify_a_store_looks_now_and_then(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from contract import CANARY, KEY, StoreContract, a_grant, content, together
 from purses import InMemory, in_use
 
 from loginonce.errors import ConfigurationError, LockTimeout, SealError, StoreError
-from loginonce.model import Failure, Grant, Marker, Secret, TokenSet
+from loginonce.model import Failure, Grant, GrantKey, Marker, Secret, TokenSet
 from loginonce.record import decode, encode
 from loginonce.stores import base
 from loginonce.stores.base import OrderConflict, TokenStore
@@ -78,6 +78,28 @@ class TestSealedMemoryStore(StoreContract):
         assert hold is not None
         hold.release()
         hold.release()
+
+
+class Slow(KeyFile):
+    """Reads the keys, and another one makes the first and seals with it before what was read arrives."""
+
+    meanwhile: Callable[[], object] = staticmethod(lambda: None)
+
+    def read(self) -> tuple[SealKey, ...]:
+        found = super().read()
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        return found
+
+
+def test_the_first_key_may_be_made_by_another_one_in_the_same_moment(folder: Path, keyfile: Path) -> None:
+    keys = Slow(keyfile)
+    store, other = SealedStore(FileStore(folder), keys), SealedStore(FileStore(folder), KeyFile(keyfile))
+    theirs = GrantKey(KEY.issuer, "another client")
+    keys.meanwhile = lambda: other.commit(a_grant(theirs), expected=None)
+    store.commit(a_grant(), expected=None)
+    assert content(other.load(KEY).grant) == a_grant()
+    assert content(store.load(theirs).grant) == a_grant(theirs)
 
 
 # ── what can be read ─────────────────────────────────────────────────────────────────────────────────────

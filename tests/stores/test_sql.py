@@ -116,6 +116,8 @@ class TestMariaDB(Contract):
 
 @pytest.mark.real
 class TestBehindPgbouncer(Contract):
+    threads = 16  # its pool and ours are small
+
     @pytest.fixture
     def server(self, a_pgbouncer: Server) -> Server:
         return a_pgbouncer

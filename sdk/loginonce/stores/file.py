@@ -4,6 +4,7 @@
     <login>.lock    held while a refresh token is spent, for as long as the provider takes; never deleted
     <login>.guard   held for the milliseconds of a compare-and-replace; never deleted
     <login>.notice  what a program shows that asks a person to sign in, for the others to show the same
+    <login>.login.mark, .next   what is about to become the record; left by a crash, they are written over
     <login>.room    space reserved before a token is spent, so that the answer can be saved on a full disk
     store-id        tells this folder from another one that its files were copied to, and which lock is used here
 
@@ -148,7 +149,7 @@ class FileStore(TokenStore):
 
     def lookout(self, key: GrantKey) -> Lookout:
         """Who is told by the kernel, where it tells of every change: of what this machine does to a disk of its own."""
-        with suppress(OSError):
+        with suppress(OSError, ImportError, AttributeError):  # a Python may lack ctypes, or poll
             if self._on(os.stat(self._folder)).verdict == "trusted":
                 return _Told(self, key, self._path(key))
         return super().lookout(key)
@@ -264,7 +265,8 @@ class FileStore(TokenStore):
             return ""
         data, seen = found
         identity = data.decode("ascii", "replace")
-        if time.time_ns() - seen.st_ctime_ns > GRANULARITY_NS:
+        settled = time.time_ns() - seen.st_ctime_ns > GRANULARITY_NS
+        if settled and self._on(os.stat(self._folder)).verdict == "trusted":  # as for the record's own stamp
             self._known_id = (_version(seen), identity)
         return identity
 
@@ -346,7 +348,10 @@ class _Told(Lookout):
         self._moves = Moves(folder, (f"{name}.next", f"{name}.room"))
 
     def _pause(self, most: float) -> None:
-        self._moves.wait(most)
+        try:
+            self._moves.wait(most)
+        except OSError:  # a program closed what it had not opened
+            super()._pause(most)
 
     def close(self) -> None:
         """Hear no more."""

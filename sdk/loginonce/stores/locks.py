@@ -173,8 +173,10 @@ class Hold:
         mutex, self._mutex = self._mutex, None
         if mutex is None:
             return
+        path = self._lock.lock_file
         try:
-            _released(self._lock)
+            if _released(self._lock) and _mutexes.get(path) is mutex:  # not where a child was forked meanwhile
+                _idle[path] = self._lock
         finally:
             mutex.release()
 
@@ -216,8 +218,10 @@ def taken(path: str) -> bool:
     except (ImportError, OSError):
         return False
     try:
-        # A shared one, so that those who look do not get into each other's way.
+        # A shared one, so that those who look do not get into each other's way; and given back by name, since a child
+        # that is forked just now has this descriptor too.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
     except BlockingIOError:
         return True
     except OSError:
@@ -284,7 +288,7 @@ _unreleased: list[BaseFileLock] = []
 """Locks that the file system would not release: nobody else can do it as long as this process lives."""
 
 
-def _released(lock: BaseFileLock) -> None:
+def _released(lock: BaseFileLock) -> bool:
     with suppress(ValueError):
         _unreleased.remove(lock)
     try:
@@ -292,8 +296,8 @@ def _released(lock: BaseFileLock) -> None:
     except Exception as error:  # one, or a group of them
         log.warning("the lock %s could not be released: %s", lock.lock_file, error)
         _unreleased.append(lock)
-    else:
-        _idle[lock.lock_file] = lock
+        return False
+    return True
 
 
 def _bury_the_dead(lock: StrictSoftFileLock) -> None:

@@ -67,6 +67,7 @@ class MemoryStore(TokenStore):
 
     def locked(self, key: GrantKey) -> bool:
         """Whether somebody has that lock."""
+        self._own()
         lock = self._locks.get(key)
         return lock is not None and lock.locked()
 

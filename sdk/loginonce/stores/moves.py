@@ -14,8 +14,12 @@ import struct
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any
+
+from ..home import at_fork_in_child
 
 __all__ = ["Moves"]
 
@@ -31,14 +35,15 @@ class Moves:
         """Raises `OSError` where nobody tells: on another system, or since too many processes of the user listen."""
         libc = _libc()
         self._names = {os.fsencode(name) for name in names}
+        self._poll = select.poll()
         self._descriptor = _checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        _open.add(self)
+        self._poll.register(self._descriptor, select.POLLIN)
         try:
             _checked(libc.inotify_add_watch(self._descriptor, os.fsencode(folder), IN_MOVED_FROM))
         except OSError:
             self.close()
             raise
-        self._poll = select.poll()
-        self._poll.register(self._descriptor, select.POLLIN)
 
     def wait(self, seconds: float) -> None:
         """Until there is one that was not told yet, at most so long."""
@@ -52,11 +57,34 @@ class Moves:
     def close(self) -> None:
         """Hear no more.  Nothing stays open: a user has 128 of these, all programs together."""
         # The kernel takes ten milliseconds to close one, which are not the caller's.
-        closing = threading.Thread(target=os.close, args=(self._descriptor,), name="loginonce-close", daemon=True)
+        closing = threading.Thread(target=self.close_at_once, name="loginonce-close", daemon=True)
         try:
             closing.start()
         except RuntimeError:  # the interpreter is ending and starts no more threads
-            os.close(self._descriptor)
+            self.close_at_once()
+
+    def close_at_once(self) -> None:
+        """The same, in this thread."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with suppress(OSError):
+                os.close(descriptor)
+
+    def __del__(self) -> None:
+        # An interrupt may come before anybody could close it.
+        if getattr(self, "_descriptor", -1) >= 0:
+            self.close_at_once()
+
+
+_open: weakref.WeakSet[Moves] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for moves in list(_open):
+        moves.close_at_once()
+
+
+at_fork_in_child(_after_fork)
 
 
 def _renamed(events: bytes) -> Iterator[bytes]:

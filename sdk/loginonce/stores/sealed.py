@@ -276,8 +276,9 @@ class SealedStore(ApartStore):
         if not self._keys:
             self._keys = self._source.read()
         if not self._keys:
-            if sealed := next((grant for grant in self.inner.grants() if grant.sealed), None):
-                raise self._missing(_kid(sealed), sealed)
+            sealed = next((grant for grant in self.inner.grants() if grant.sealed), None)
+            if sealed is not None:
+                return self._named(_kid(sealed), sealed)  # whoever sealed it may have made its key just now
             self._keys = (self._source.add(first=True),)
         return self._keys[0]
 
