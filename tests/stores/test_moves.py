@@ -132,6 +132,16 @@ def test_a_forked_child_hears_nothing(folder: Path, moves: Moves) -> None:
 
 
 @linux
+def test_what_is_forgotten_in_a_child_is_closed_once(moves: Moves) -> None:
+    descriptor = moves._descriptor
+    module._after_fork()
+    with pytest.raises(OSError, match="file descriptor"):
+        os.fstat(descriptor)
+    module._after_fork()  # somebody else may have that number by now
+    assert moves._descriptor == -1
+
+
+@linux
 def test_a_store_whose_listening_is_closed_by_others_looks_now_and_then(folder: Path) -> None:
     store = FileStore(folder)
     lookout = store.lookout(KEY)
