@@ -109,6 +109,7 @@ class Plain(Way):
 class Loginonce(Way):
     name, module = "loginonce", "loginonce"
     distributions = "loginonce"
+    imported = "from loginonce import Session"
     cache = "its store"
 
     def save(self, folder: str, login: Json) -> None:

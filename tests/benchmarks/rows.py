@@ -187,7 +187,7 @@ def in_instructions(what: str, name: str, counted: list[int] | None, target: flo
 def _import(bench: Bench) -> Iterator[Figure]:
     """`import loginonce` to `import requests`, whole process: CPU, memory."""
     # The package alone imports next to nothing; with the session comes what a program uses.
-    for what, code in {"import": LOGINONCE.importing, "import of Session": "from loginonce import Session"}.items():
+    for what, code in {"import": "import loginonce", "import of Session": LOGINONCE.importing}.items():
         found = importing(code, bench.times(24, 6))
         yield Figure("import", f"{what}, CPU of the whole process", found.cpu, 1.05, note=str(found))
         if not bench.short:
