@@ -33,7 +33,7 @@ PATIENCE = 10.0
 KEY = GrantKey("https://id.example.org", "notebook")
 TOKEN = "refresh-token-that-nobody-else-may-read"
 codecs.lookup("ascii")  # another user may not be let in where Python is installed: what a child needs is loaded now
-NAMES = [".login", ".lock", ".guard", ".login.next", ".login.mark", ".login.room", "store-id"]
+NAMES = [".login", ".lock", ".guard", ".login.next", ".login.room", ".bell", "store-id"]
 
 pytestmark = [
     pytest.mark.skipif(

@@ -30,7 +30,7 @@ CAN_WAIT = {
     "loginonce.notebook", "loginonce.register", "loginonce.standing", "loginonce.terminal", "loginonce.transport",
     "loginonce.watch", "loginonce.wire",
     # where no token is bound to a key, no API refuses one, and no session came by a pickle
-    "loginonce.challenge", "loginonce.dpop", "loginonce.stores.handed", "loginonce.stores.moves", "secrets",
+    "loginonce.challenge", "loginonce.dpop", "loginonce.stores.handed", "loginonce.stores.bell", "secrets",
     # where logins are in files, no profile is named, and the provider is none that is known
     "loginonce.providers.facts", "loginonce.stores.keyring", "loginonce.stores.memory", "loginonce.stores.move",
     "loginonce.stores.redis", "loginonce.stores.sealed", "loginonce.stores.sql", "sqlite3", "tomllib",

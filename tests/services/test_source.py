@@ -307,7 +307,8 @@ def test_one_thread_of_a_process_watches_what_another_process_does_and_tells_the
     other, hold = busy_elsewhere(store, folder)
     watching: list[int] = []
     most: list[int] = []
-    real = Lookout.wait
+    kind = type(store.lookout(key))
+    real = kind.wait
 
     def wait(lookout: Lookout, stamp: Stamp, seconds: float) -> bool:
         watching.append(1)
@@ -317,7 +318,7 @@ def test_one_thread_of_a_process_watches_what_another_process_does_and_tells_the
         finally:
             watching.pop()
 
-    monkeypatch.setattr(Lookout, "wait", wait)
+    monkeypatch.setattr(kind, "wait", wait)
     with ThreadPoolExecutor(12) as pool:
         tokens = [pool.submit(source.token) for _ in range(12)]
         until(lambda: most)

@@ -401,7 +401,7 @@ def test_a_symbolic_link_in_place_of_a_lock_is_refused(
     assert target.exists() is not dangling
 
 
-@pytest.mark.parametrize("suffix", [".login.mark", ".login.room"])
+@pytest.mark.parametrize("suffix", [".login.next", ".login.room"])
 def test_a_symbolic_link_in_place_of_a_temporary_file_is_not_written_through(
     store: FileStore, record: Path, tmp_path: Path, suffix: str
 ) -> None:
@@ -1024,7 +1024,7 @@ def test_a_write_that_takes_only_some_of_the_bytes_is_continued(
 
 def test_leftovers_of_a_crash_are_harmless(store: FileStore, record: Path) -> None:
     for reserve in (True, False):
-        for name in (".next", ".mark", ".room"):
+        for name in (".next", ".room"):
             left = Path(f"{record}{name}")
             left.write_bytes(b"half a record" * 1000)
             left.chmod(0o600)

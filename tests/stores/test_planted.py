@@ -26,7 +26,7 @@ def renew(store: FileStore) -> None:
 
 
 @pytest.mark.hazard(18, 20)
-@pytest.mark.parametrize("suffix", [".mark", ".room"])
+@pytest.mark.parametrize("suffix", [".next", ".room"])
 def test_a_hard_link_in_place_of_a_temporary_file_is_not_written_through(
     store: FileStore, tmp_path: Path, suffix: str
 ) -> None:
@@ -40,7 +40,7 @@ def test_a_hard_link_in_place_of_a_temporary_file_is_not_written_through(
 
 
 @pytest.mark.hazard(18)
-@pytest.mark.parametrize("suffix", [".mark", ".room"])
+@pytest.mark.parametrize("suffix", [".next", ".room"])
 def test_a_pipe_in_place_of_a_temporary_file_is_not_waited_at(store: FileStore, suffix: str) -> None:
     os.mkfifo(store.location(KEY) + suffix)
     with pytest.raises(StoreError):
@@ -50,7 +50,7 @@ def test_a_pipe_in_place_of_a_temporary_file_is_not_waited_at(store: FileStore, 
 
 @pytest.mark.hazard(18)
 def test_a_pipe_with_a_reader_gets_nothing(store: FileStore) -> None:
-    pipe = store.location(KEY) + ".mark"
+    pipe = store.location(KEY) + ".next"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     with pytest.raises(StoreError, match="not a file of its own"):

@@ -3,8 +3,9 @@
     <login>.login   the record; replaced as a whole (temp → fsync → replace → fsync of the folder), never edited
     <login>.lock    held while a refresh token is spent, for as long as the provider takes; never deleted
     <login>.guard   held for the milliseconds of a compare-and-replace; never deleted
+    <login>.bell    a pipe, while the lock is held: its end tells the others that they may look (see `bell`)
     <login>.notice  what a program shows that asks a person to sign in, for the others to show the same
-    <login>.login.mark, .next   what is about to become the record; left by a crash, they are written over
+    <login>.login.next   what is about to become the record; left by a crash, it is written over
     <login>.room    space reserved before a token is spent, so that the answer can be saved on a full disk
     store-id        tells this folder from another one that its files were copied to, and which lock is used here
 
@@ -36,6 +37,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import CorruptStore, LockTimeout, StoreError
@@ -44,6 +46,9 @@ from ..record import decode, encode
 from ..value import replace
 from .base import Hold, Lookout, OrderConflict, Snapshot, Stamp, TokenStore
 from .locks import Ground, LockKind, excludes_itself, ground, refuse_unless_trusted, take, taken
+
+if TYPE_CHECKING:
+    from .bell import Bell, Ear
 
 __all__ = ["FileStore", "read_private", "write_private"]
 
@@ -71,6 +76,7 @@ class FileStore(TokenStore):
         self._lock_kind = lock
         self._paths: dict[GrantKey, str] = {}
         self._known_id: tuple[tuple[int, int], str] | None = None
+        self._bells: dict[GrantKey, Bell] = {}
         self._last: tuple[str, bytes, Grant] | None = None
         self._ground: tuple[int, Ground] | None = None  # by device: another disk may be mounted over it
         self._tested = lock != "flock"
@@ -79,7 +85,7 @@ class FileStore(TokenStore):
         return f"FileStore({str(self._folder)!r})"
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_last": None}  # whose secrets are not pickled
+        return {**self.__dict__, "_last": None, "_bells": {}}  # no secrets, and no lock that is held
 
     def stamp(self, key: GrantKey) -> Stamp:
         """(mtime_ns, inode, size) by one `stat`."""
@@ -124,15 +130,16 @@ class FileStore(TokenStore):
             try:
                 kept = replace(grant, store=self._store_id())
                 data = encode(kept)
+                room = path + ".room"
                 if reserve:
-                    _reserve(path + ".room", max(ROOM, 2 * len(data)))
-                    written = _write(path + ".mark", data)  # a name of its own: who waits need not look (`_Told`)
-                else:
-                    # Into the reserved file where there is one: the same, but it cannot run out of space.
-                    room = path + ".room"
-                    written = _write(room if os.path.lexists(room) else path + ".next", data)
+                    _reserve(room, max(ROOM, 2 * len(data)))
+                # An answer goes into the reserved file where there is one: the same, but it cannot run out of space.
+                written = _write(room if not reserve and os.path.lexists(room) else path + ".next", data)
                 seen = os.stat(written)
                 os.replace(written, path)
+                if not reserve and (bell := self._bells.pop(grant.key, None)):  # a marker is no news to who waits
+                    bell.hide()
+                    bell.ring()
                 _sync_folder(self._folder)
             except OSError as error:
                 raise _unusable(path, error) from None
@@ -141,18 +148,31 @@ class FileStore(TokenStore):
 
     def try_lock(self, key: GrantKey) -> Hold | None:
         """The login's lock.  Raises `StoreError` where it might not keep others out (see `locks`)."""
-        return self._locked(self._beside(key, ".lock"), timeout=0.0)
+        hold = self._locked(self._beside(key, ".lock"), timeout=0.0)
+        if hold is None or not self._within_earshot():
+            return hold
+        from .bell import Bell
+
+        heard = _Heard(hold, self._bells, key)
+        with suppress(OSError):  # then the others look now and then
+            self._bells[key] = Bell(self._beside(key, ".bell"))
+        return heard
 
     def locked(self, key: GrantKey) -> bool:
         """Whether somebody has it, which a `flock` shows at once."""
         return self._lock_kind == "flock" and taken(self._beside(key, ".lock"))
 
     def lookout(self, key: GrantKey) -> Lookout:
-        """Who is told by the kernel, where it tells of every change: of what this machine does to a disk of its own."""
-        with suppress(OSError, ImportError, AttributeError):  # a Python may lack ctypes, or poll
-            if self._on(os.stat(self._folder)).verdict == "trusted":
-                return _Told(self, key, self._path(key))
-        return super().lookout(key)
+        """Who is told by the holder of the lock, where all who may have it are within earshot."""
+        return _Listener(self, key, self._beside(key, ".bell")) if self._within_earshot() else super().lookout(key)
+
+    def _within_earshot(self) -> bool:
+        """Whether one kernel runs all who share this folder, and tells them of each other (see `bell`)."""
+        from .bell import can_be_heard
+
+        with suppress(OSError):
+            return can_be_heard() and self._on(os.stat(self._folder)).verdict == "trusted"
+        return False
 
     def notice(self, key: GrantKey) -> bytes | None:
         """The content of the notice's file."""
@@ -337,25 +357,71 @@ def _version(seen: os.stat_result) -> tuple[int, int]:
     return (seen.st_ino, seen.st_ctime_ns)
 
 
-class _Told(Lookout):
-    """Who sleeps until a record takes the place of this login's; one that only announces another is not told."""
+class _Heard:
+    """The login's lock, whose end is heard by those who wait for it."""
+
+    lease = False
+
+    def __init__(self, hold: Hold, bells: dict[GrantKey, Bell], key: GrantKey) -> None:
+        self._hold: Hold | None = hold
+        self._bells = bells
+        self._key = key
+
+    def release(self) -> None:
+        """Let the next one in, and wake them, unless an answer has woken them already."""
+        hold, self._hold = self._hold, None
+        if hold is None:
+            return
+        bell = self._bells.pop(self._key, None)
+        if bell is not None:
+            bell.hide()  # before the next holder has its own there
+        hold.release()
+        if bell is not None:
+            bell.ring()
+
+    def __del__(self) -> None:
+        self.release()  # as for every `Hold`
+
+
+class _Listener(Lookout):
+    """Who sleeps until the holder of the lock has replaced the record, or is gone."""
 
     def __init__(self, store: FileStore, key: GrantKey, path: str) -> None:
-        from .moves import Moves
-
         super().__init__(store, key)
-        folder, name = os.path.split(path)
-        self._moves = Moves(folder, (f"{name}.next", f"{name}.room"))
+        self._path = path
+        self._ear: Ear | None = None
+        self._rung = False  # since when the lock will be free in a moment, if what came is not what is waited for
 
-    def _pause(self, most: float) -> None:
-        try:
-            self._moves.wait(most)
-        except OSError:  # a program closed what it had not opened
-            super()._pause(most)
+    def wait(self, stamp: Stamp, seconds: float) -> bool:
+        """Until that, or until the holder is gone, at most so long; whether the record has changed."""
+        until = time.monotonic() + seconds
+        # Listening comes before looking: a holder who has not rung yet has brought no answer, at most a marker.
+        while (ear := self._listening()) is None:
+            changed, left = self._store.stamp(self._key) != stamp, until - time.monotonic()
+            if changed or left <= 0:
+                return changed
+            if self._rung and not self._store.locked(self._key):
+                self._rung = False
+                return False
+            self._pause(left)
+        if ear.wait(max(0.0, until - time.monotonic())):
+            self.close()
+            self._rung = True
+        return self._store.stamp(self._key) != stamp
+
+    def _listening(self) -> Ear | None:
+        if self._ear is None:
+            from .bell import Ear
+
+            with suppress(OSError):  # nobody has the lock: not yet, or no longer
+                self._ear = Ear(self._path)
+        return self._ear
 
     def close(self) -> None:
-        """Hear no more."""
-        self._moves.close()
+        """Wait no more."""
+        ear, self._ear = self._ear, None
+        if ear is not None:
+            ear.close()
 
 
 # ── private files ────────────────────────────────────────────────────────────────────────────────────────
