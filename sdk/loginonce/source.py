@@ -3,13 +3,13 @@
 `LoginSource.token` is the way of every request.  Its fast path is one look at the clock and one `stat`: no lock,
 no parsing.  Everything else goes through `_drive`, which does what `refresh.step` asks for, one action at a time.
 
-Threads.  Per process and login there is one `_Gate`.  Whoever passes it goes on in a worker thread of its own,
+Threads.  Per process and login there is one `Gate`.  Whoever passes it goes on in a worker thread of its own,
 which takes the store's lock, spends, saves and ends: a keyboard interrupt ends the caller's wait and nothing
 else (HAZARDS 2).  The worker is no daemon, so a program that ends waits for it, within the send budget, however
 often it is interrupted.  The others wait at the gate, or do not wait at all if their token is still good.
 
-Processes.  Where another one has the lock, no worker is begun: one of the callers watches the record, not the lock,
-and the new token is adopted as soon as it is there (`stores.base.Lookout`).
+Processes.  Where another one has the lock, no worker is begun: one of the callers waits for the record to change, and
+the new token is adopted when it is there (`stores.base.Lookout`).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from .errors import (
     StoreError,
     TransportError,
 )
+from .gate import SLICE, Rescuer, gate_of, save_the_rest
 from .home import at_fork_in_child, process_identity
 from .model import Grant, GrantKey, Order, TokenSet, scope_set
 from .refresh import Policy, Problem, Renew, Use, Want
@@ -49,11 +50,8 @@ __all__ = ["LoginSource", "TokenSource"]
 
 log = logging.getLogger("loginonce")
 
-SLICE = 0.1
-"""Seconds between two looks at whether a wait is still wanted; what an interrupt takes at most."""
-
-PATIENCE = 0.1, 0.25
-"""Seconds after which who waits looks at the lock again, since its holder may have died: at first, and at most."""
+PATIENCE = 0.25
+"""Seconds after which who waits looks at the lock again: not every store tells of its release."""
 
 BUSY = 0.05
 """Seconds for which a process whose token is still good does not try the lock again that another one had."""
@@ -193,7 +191,7 @@ class LoginSource:
 
     def snapshot(self) -> Snapshot:
         """The record by way of its change stamp: read only if it may have changed."""
-        gate = _gate(self.store, self.key)
+        gate = gate_of(self.store, self.key)
         memory = self._memory
         if gate.unsaved is None and memory.settled and self.store.stamp(self.key) == memory.stamp:
             return memory
@@ -265,7 +263,7 @@ class LoginSource:
             self._highest = made.order
             self._memory = Snapshot(None, None, settled=False)
             self._known = None
-            _gate(self.store, self.key).announce()
+            gate_of(self.store, self.key).announce()
             return previous, made
         raise StoreError(f"the login for {self.key} is being changed by others all the time")
 
@@ -329,14 +327,14 @@ class _Run:
 
     def __init__(self, source: LoginSource, want: Want) -> None:
         self._source = source
-        self._gate = _gate(source.store, source.key)
+        self._gate = gate_of(source.store, source.key)
         self._started = time.time()
         self._hold: Hold | None = None
         self._abandoned = False
         self._prepared = False
         self._unprepared: Reply | None = None
         self._stamp: Stamp = None  # as it was before the record was loaded
-        self._lookouts: dict[int, Lookout] = {}  # of the caller and the worker, by thread
+        self._lookout: Lookout | None = None
         self._trouble: StoreError | None = None
         self._machine, self._action = refresh.start(
             want, source.policy, self._started, owner=process_identity(), nonce=os.urandom(8).hex()
@@ -346,12 +344,6 @@ class _Run:
 
     def result(self) -> TokenSet:
         """The token, or what prevents it."""
-        try:
-            return self._result()
-        finally:
-            self._look_no_more()
-
-    def _result(self) -> TokenSet:
         while True:
             match self._action:
                 case refresh.Use(token):
@@ -376,7 +368,7 @@ class _Run:
                         return brought
                     self._went(refresh.Locked(held=False))
                 case refresh.Wait(seconds):
-                    patience = min(seconds, self._patience())
+                    patience = min(seconds, PATIENCE)
                     if self._gate.wait(patience):
                         self._gate.looked(changed=self._watch(patience))
                     self._went(refresh.Waited())
@@ -432,7 +424,6 @@ class _Run:
             self._gate.leave()
             self.over.set()
             _under_way.discard(self)
-            self._look_no_more()
 
     def _drive(self) -> TokenSet:
         """Do what the machine asks for until it is done.  Runs in the worker."""
@@ -466,7 +457,7 @@ class _Run:
             case refresh.Wait(seconds):
                 if self._abandoned and not self._machine.spent:
                     raise LockTimeout("the caller has given up waiting")
-                self._watch(min(seconds, self._patience()))
+                self._watch(min(seconds, PATIENCE))
                 return refresh.Waited()
             case refresh.Write(grant, expected, reserve):
                 return self._write(grant, expected, reserve=reserve)
@@ -482,7 +473,11 @@ class _Run:
                 return refresh.Revoked()
             case refresh.Rescue(grant, expected, detail):
                 assert self._hold is not None
-                _Rescuer(source, self._gate, self._hold, grant, expected, detail).start()
+                rescuer = Rescuer(
+                    source.store, self._gate, self._hold, grant, expected, detail,
+                    revoke=lambda token: source.provider.revoke(token, "refresh_token"),
+                )  # fmt: skip
+                rescuer.start()
                 self._hold = None
                 return refresh.Rescuing()
             case refresh.Use() | refresh.Raise():
@@ -515,27 +510,16 @@ class _Run:
         if self._hold is None:
             self._gate.be_quiet(BUSY)
 
-    def _patience(self) -> float:
-        """For how long to watch the record before looking at the lock again."""
-        least, most = PATIENCE
-        return min(most, least + max(0.0, time.time() - self._started) / 4)
-
     def _watch(self, seconds: float) -> bool:
         """Until the record is another than the one that was loaded, at most so long; whether it is."""
         source = self._source
         try:
-            lookout = self._lookouts.get(threading.get_ident())
-            if lookout is None:
-                lookout = self._lookouts[threading.get_ident()] = source.store.lookout(source.key)
-            return lookout.wait(self._stamp, seconds)
+            if self._lookout is None:
+                self._lookout = source.store.lookout(source.key)
+            return self._lookout.wait(self._stamp, seconds)
         except StoreError:  # what follows is to read the record, and tells
             time.sleep(min(seconds, 0.01))
             return False
-
-    def _look_no_more(self) -> None:
-        lookout = self._lookouts.pop(threading.get_ident(), None)
-        if lookout is not None:
-            lookout.close()
 
     def _write(self, grant: Grant, expected: Order | None, *, reserve: bool) -> refresh.Event:
         try:
@@ -582,10 +566,8 @@ class _Run:
 
 
 _under_way: set[_Run] = set()
-_rescuers: list[_Rescuer] = []
 
 at_fork_in_child(_under_way.clear)
-at_fork_in_child(_rescuers.clear)  # what they hold is the parent's to save
 
 
 def _see_through() -> None:
@@ -598,147 +580,7 @@ def _see_through() -> None:
     while begun := [run for run in list(_under_way) if not run.over.is_set()]:
         with suppress(BaseException):  # an interrupt, or what the program's own signal handler raises
             begun[0].over.wait()
-    for rescuer in _rescuers.copy():
-        rescuer.last_attempt()
+    save_the_rest()
 
 
 atexit.register(_see_through)
-
-
-# ── one per process and login ────────────────────────────────────────────────────────────────────────────
-
-
-class _Gate:
-    """Lets one thread of this process at a time on to the store's lock; the others wait here, or go on."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self.busy = False
-        self._news = 0
-        self._watched_until = 0.0  # time.monotonic
-        self.quiet_until = 0.0  # time.monotonic
-        self.unsaved: Grant | None = None
-
-    def enter(self) -> bool:
-        """Whether this thread may go on; it calls `leave` then."""
-        with self._condition:
-            if self.busy:
-                return False
-            self.busy = True
-            return True
-
-    def leave(self) -> None:
-        with self._condition:
-            self.busy = False
-            self._condition.notify_all()
-
-    def be_quiet(self, seconds: float) -> None:
-        """For so long nobody whose token is still good need begin a renewal."""
-        self.quiet_until = max(self.quiet_until, time.monotonic() + seconds)
-
-    def announce(self) -> None:
-        """The record has changed: whoever waits may look again."""
-        with self._condition:
-            self._news += 1
-            self._condition.notify_all()
-
-    def wait(self, seconds: float) -> bool:
-        """Until there is news or the gate is free, at most that long.
-
-        Or at once, and True, where nobody of this process is at it: this thread is then to watch the record itself,
-        for so long, and to say by `looked` what came of it.
-        """
-        with self._condition:
-            now, news, busy = time.monotonic(), self._news, self.busy
-            if not busy and now >= self._watched_until:
-                self._watched_until = now + seconds + SLICE  # where an interrupt keeps it from saying so
-                return True
-            self._condition.wait_for(lambda: (self._news, self.busy) != (news, busy), min(seconds, SLICE))
-            return False
-
-    def looked(self, *, changed: bool) -> None:
-        """The watch is over: another one may watch, and if the record has changed, all may look."""
-        self._watched_until = 0.0
-        if changed:
-            self.announce()
-
-
-_gates: dict[tuple[str, GrantKey], _Gate] = {}
-
-
-def _gate(store: TokenStore, key: GrantKey) -> _Gate:
-    place = (store.identity, key)
-    return _gates.get(place) or _gates.setdefault(place, _Gate())
-
-
-# A child has none of the threads that stand at the gates; it starts with none standing (HAZARDS 13).
-at_fork_in_child(_gates.clear)
-
-
-class _Rescuer:
-    """Goes on saving an answer that the store refused, with the lock held: nobody else may spend its
-    predecessor, and as long as this process lives nothing is lost (HAZARDS 3).
-    """
-
-    def __init__(
-        self, source: LoginSource, gate: _Gate, hold: Hold, grant: Grant, expected: Order | None, detail: str
-    ) -> None:
-        self.source = source
-        self.gate = gate
-        self.hold = hold
-        self.grant = grant
-        self.expected = expected
-        self.detail = detail
-        self.over = False
-
-    def start(self) -> None:
-        log.error(
-            "the renewed login for %s could not be saved and is kept in memory: %s.  Trying on; do not end this "
-            "process before it says that it is saved",
-            self.source.key,
-            self.detail,
-        )
-        self.gate.unsaved = self.grant
-        self.gate.announce()
-        _rescuers.append(self)
-        with suppress(RuntimeError):  # the interpreter is ending and starts no more threads: the last attempt is left
-            threading.Thread(target=self._work, name="loginonce-rescue", daemon=True).start()
-
-    def _work(self) -> None:
-        pause = 0.1
-        while not self._attempt():
-            time.sleep(pause)
-            pause = min(2.0, pause * 1.5)
-        _rescuers.remove(self)
-
-    def _attempt(self) -> bool:
-        revoking = None
-        try:
-            self.source.store.commit(self.grant, expected=self.expected)
-        except OrderConflict as conflict:
-            if conflict.current is not None and conflict.current.order == self.grant.order:
-                log.warning("the renewed login for %s is saved now", self.source.key)  # by an attempt that failed late
-            following = refresh.supersede(self.grant, conflict.current)
-            if isinstance(following, refresh.Write):
-                self.gate.unsaved = self.grant = following.grant
-                self.expected = following.expected
-                return False
-            if isinstance(following, refresh.Revoke):
-                revoking = following.token
-        except Exception:  # also what nobody foresaw: this thread is all that keeps the answer
-            return False
-        else:
-            log.warning("the renewed login for %s is saved now", self.source.key)
-        self.over = True
-        self.gate.unsaved = None
-        self.hold.release()
-        self.gate.announce()
-        if revoking is not None:
-            self.source.provider.revoke(revoking, "refresh_token")
-        return True
-
-    def last_attempt(self) -> None:
-        """Try to save it before the process ends, and say so where that fails."""
-        # More than once: an attempt may find another record, and write over it the next time.
-        if not self.over and not any(self._attempt() for _ in range(3)):
-            log.critical("the renewed login for %s could not be saved: sign in again", self.source.key)

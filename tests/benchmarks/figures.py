@@ -74,13 +74,14 @@ def markdown(figures: list[Figure], standings: list[Standing], where: dict[str, 
     lines = [
         f"Measured on {where['date']} ({machine}){shortly}; × is the ratio to plain requests.",
         "",
-        "| what | at most | measured |",
-        "|---|---:|---:|",
+        "| what | at most | measured | without it |",
+        "|---|---:|---:|---:|",
     ]
     for figure in figures:
         if figure.target is not None and figure.row != "peers":
             found = value(figure) if figure.met else f"**{value(figure)}**"
-            lines.append(f"| {figure.what} | {target(figure).removeprefix('≤ ')} | {found} |")
+            alone = "" if figure.alone is None else quantity(figure.alone, figure.unit)
+            lines.append(f"| {figure.what} | {target(figure).removeprefix('≤ ')} | {found} | {alone} |")
     return "\n".join([*lines, "", *beside(standings)])
 
 

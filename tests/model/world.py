@@ -29,7 +29,7 @@ from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
-from loginonce import refresh, source
+from loginonce import gate, refresh
 from loginonce.model import Grant, GrantKey, Order, Secret, TokenSet, fingerprint
 from loginonce.refresh import Policy, Want
 from loginonce.stores.base import OrderConflict
@@ -1044,15 +1044,10 @@ class _Attempt:
 
     def run(self, grant: Grant, expected: Order | None) -> tuple[Any, bool]:
         """The rescuer afterwards, and whether it is done."""
-        shell: Any = SimpleNamespace(
-            key=KEY,
-            store=SimpleNamespace(commit=self._commit),
-            provider=SimpleNamespace(revoke=self._revoke),
-            _remember=lambda *_: None,
-        )
-        gate: Any = SimpleNamespace(unsaved=grant, announce=lambda: None)
+        store: Any = SimpleNamespace(commit=self._commit)
+        shut: Any = SimpleNamespace(unsaved=grant, announce=lambda: None)
         hold: Any = SimpleNamespace(release=self._release)
-        rescuer = source._Rescuer(shell, gate, hold, grant, expected, "disk full")
+        rescuer = gate.Rescuer(store, shut, hold, grant, expected, "disk full", revoke=self._revoke)
         log = logging.getLogger("loginonce")  # it speaks up for each attempt, as it should
         quiet, log.disabled = log.disabled, True
         try:
@@ -1067,7 +1062,7 @@ class _Attempt:
             self.claims.append(Claim("I3", f"the rescuer writes {_show(grant)} over {_show(self.stored)}"))
         self.stored = grant
 
-    def _revoke(self, token: str, hint: str) -> bool:
+    def _revoke(self, token: str) -> bool:
         if not self.released:
             self.claims.append(Claim("I8", f"the rescuer revokes {token} while it holds the lock"))
         self.revoked = token

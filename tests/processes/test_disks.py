@@ -21,7 +21,7 @@ import pytest
 from crowd import Crowd
 
 import loginonce
-from loginonce import source as source_module
+from loginonce.gate import gate_of
 from loginonce.stores.file import FileStore
 from loginonce.testing import FakeProvider
 
@@ -53,7 +53,7 @@ def lab(disk: mounts.Disk, fake_provider: FakeProvider, loginonce_home: Path) ->
 
 def unsaved(session: loginonce.Session, *, forget: bool = False) -> bool:
     """Whether an answer is in memory only; `forget` it at the end of a test."""
-    gate = source_module._gate(session.source.store, session.source.key)
+    gate = gate_of(session.source.store, session.source.key)
     found = gate.unsaved is not None
     if forget:
         gate.unsaved = None

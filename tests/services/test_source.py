@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from loginonce import gate as gate_module
 from loginonce import source as module
 from loginonce import wire
 from loginonce.client import Discovery, Provider
@@ -160,14 +161,14 @@ def key(fake_provider: FakeProvider) -> GrantKey:
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     """No thread of ours runs on, nobody stands at a gate, nothing is unsaved."""
-    module._gates.clear()
+    gate_module._gates.clear()
     yield
     workers = [thread for thread in threading.enumerate() if thread.name.startswith("loginonce")]
     for thread in workers:
         thread.join(PATIENCE)
     assert not [thread for thread in workers if thread.is_alive()]
-    assert all(gate.enter() and gate.unsaved is None for gate in module._gates.values())
-    module._gates.clear()
+    assert all(gate.enter() and gate.unsaved is None for gate in gate_module._gates.values())
+    gate_module._gates.clear()
 
 
 def issued(fake: FakeProvider, left: float = FRESH, **members: Any) -> Grant:
@@ -453,7 +454,7 @@ def test_the_fast_path_is_one_stat_without_lock_parsing_or_reading(
         patch.setattr(file_module, "decode", forbidden)
         patch.setattr(store, "try_lock", forbidden)
         patch.setattr(store, "load", forbidden)
-        patch.setattr(module, "_gate", forbidden)
+        patch.setattr(module, "gate_of", forbidden)
         patch.setattr(threading, "Thread", forbidden)
         again = source.token()
     assert again is first
@@ -789,7 +790,7 @@ def test_an_unsaved_answer_of_a_process_that_may_start_no_more_threads_keeps_its
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    monkeypatch.setattr(module, "_rescuers", [])
+    monkeypatch.setattr(gate_module, "_rescuers", [])
     source = signed_in(fake_provider, flaky, EXPIRED)
     flaky.before_commit = lambda grant: setattr(flaky, "no_commit", grant.generation > 0)
     token = source.token()
@@ -836,7 +837,7 @@ def test_an_interrupt_just_before_the_worker_starts_does_not_shut_the_login_for_
     try:
         assert source.token()
     finally:
-        module._gates.clear()
+        gate_module._gates.clear()
 
 
 def test_a_log_out_between_look_and_lock_ends_a_renewal_behind_and_keeps_nobody_from_the_next(
@@ -854,7 +855,7 @@ def test_a_log_out_between_look_and_lock_ends_a_renewal_behind_and_keeps_nobody_
         source.token()
         workers_done()
     assert "a renewal in the background did not succeed: somebody signed out" in caplog.text
-    assert module._gate(flaky, source.key).quiet_until == 0.0
+    assert gate_module.gate_of(flaky, source.key).quiet_until == 0.0
     assert fake_provider.stats.token_requests == 0
 
 
@@ -1411,7 +1412,7 @@ def test_a_store_that_failed_behind_is_left_alone_for_a_while(
     source.token()
     workers_done()
     assert fake_provider.stats.token_requests == 0
-    module._gate(flaky, source.key).quiet_until = 0.0
+    gate_module.gate_of(flaky, source.key).quiet_until = 0.0
     source.token()
     workers_done()
     assert fake_provider.stats.token_requests == 1
@@ -1460,12 +1461,12 @@ def unsaved(fake_provider: FakeProvider, flaky: Flaky) -> Iterator[LoginSource]:
     source.token()
     yield source
     flaky.before_commit, flaky.no_commit, flaky.no_load = lambda grant: None, False, False
-    until(lambda: module._gate(flaky, source.key).unsaved is None)
+    until(lambda: gate_module.gate_of(flaky, source.key).unsaved is None)
 
 
 def let_save(flaky: Flaky, source: LoginSource) -> None:
     flaky.before_commit, flaky.no_commit = lambda grant: None, False
-    until(lambda: module._gate(flaky, source.key).unsaved is None)
+    until(lambda: gate_module.gate_of(flaky, source.key).unsaved is None)
 
 
 @pytest.mark.hazard(3)
@@ -1600,8 +1601,8 @@ def test_the_rescuer_sends_nothing_under_the_lock(
 def test_at_the_end_of_the_process_an_unsaved_answer_of_a_login_that_was_ended_is_revoked(
     fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_rescuers", [])
-    monkeypatch.setattr(module._Rescuer, "_work", lambda rescuer: None)  # it sleeps, and is a daemon
+    monkeypatch.setattr(gate_module, "_rescuers", [])
+    monkeypatch.setattr(gate_module.Rescuer, "_work", lambda rescuer: None)  # it sleeps, and is a daemon
     source = signed_in(fake_provider, flaky, EXPIRED)
     flaky.before_commit = lambda grant: setattr(flaky, "no_commit", grant.generation > 0)
     source.token()
@@ -1614,15 +1615,15 @@ def test_at_the_end_of_the_process_an_unsaved_answer_of_a_login_that_was_ended_i
 def test_at_the_end_of_the_process_an_unsaved_answer_whose_record_was_removed_is_saved(
     fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_rescuers", [])
-    monkeypatch.setattr(module._Rescuer, "_work", lambda rescuer: None)
+    monkeypatch.setattr(gate_module, "_rescuers", [])
+    monkeypatch.setattr(gate_module.Rescuer, "_work", lambda rescuer: None)
     source = signed_in(fake_provider, flaky, EXPIRED)
     flaky.before_commit = lambda grant: setattr(flaky, "no_commit", grant.generation > 0)
     source.token()
     flaky.before_commit, flaky.no_commit = lambda grant: None, False
     flaky._records.clear()
     module._see_through()
-    module._gate(flaky, source.key).unsaved = None
+    gate_module.gate_of(flaky, source.key).unsaved = None
     assert the_grant(flaky, fake_provider).generation == 1
 
 
@@ -1635,8 +1636,8 @@ def test_at_the_end_of_the_process_an_unsaved_answer_is_tried_once_more(
     caplog: pytest.LogCaptureFixture,
     works: bool,
 ) -> None:
-    monkeypatch.setattr(module, "_rescuers", [])
-    monkeypatch.setattr(module._Rescuer, "_work", lambda rescuer: None)
+    monkeypatch.setattr(gate_module, "_rescuers", [])
+    monkeypatch.setattr(gate_module.Rescuer, "_work", lambda rescuer: None)
     source = signed_in(fake_provider, flaky, EXPIRED)
     flaky.before_commit = lambda grant: setattr(flaky, "no_commit", grant.generation > 0)
     source.token()
@@ -1645,7 +1646,7 @@ def test_at_the_end_of_the_process_an_unsaved_answer_is_tried_once_more(
     module._see_through()
     assert ("could not be saved: sign in again" in caplog.text) is not works
     assert the_grant(flaky, fake_provider).state == ("ACTIVE" if works else "SPENDING")
-    let_go_of_it = module._gate(flaky, source.key)
+    let_go_of_it = gate_module.gate_of(flaky, source.key)
     assert (let_go_of_it.unsaved is None) is works
     let_go_of_it.unsaved = None
     module._see_through()  # once it is saved there is nothing left to do
@@ -1678,7 +1679,7 @@ def test_an_answer_is_saved_on_a_disk_that_is_full_by_now(
     assert store.load(source.key).grant.state == "SPENDING"  # type: ignore[union-attr]
     assert store.try_lock(source.key) is None
     full.clear()
-    until(lambda: module._gate(store, source.key).unsaved is None)
+    until(lambda: gate_module.gate_of(store, source.key).unsaved is None)
     assert FileStore(folder).load(source.key).grant.tokens[0] == token  # type: ignore[union-attr]
 
 
@@ -1718,7 +1719,7 @@ def test_an_answer_of_which_it_is_uncertain_that_it_lasts_is_said_to_be_saved_on
     source = signed_in(fake_provider, store, EXPIRED, provider=provider)
     assert source.token() == the_grant(store, fake_provider).tokens[0]
     assert "do not end this process before it says that it is saved" in caplog.text
-    until(lambda: module._gate(store, source.key).unsaved is None)
+    until(lambda: gate_module.gate_of(store, source.key).unsaved is None)
     assert "is saved now" in caplog.text
 
 
@@ -2048,8 +2049,8 @@ def test_the_end_of_the_process_sees_its_workers_through_however_often_it_is_int
 def test_what_a_run_could_not_save_while_the_process_ended_is_tried_once_more(
     fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_rescuers", [])
-    monkeypatch.setattr(module._Rescuer, "_work", lambda rescuer: None)
+    monkeypatch.setattr(gate_module, "_rescuers", [])
+    monkeypatch.setattr(gate_module.Rescuer, "_work", lambda rescuer: None)
     provider = held(fake_provider)
     source = signed_in(fake_provider, flaky, EXPIRED, provider=provider)
     provider.may_send.set()
@@ -2073,14 +2074,14 @@ def test_a_forked_child_leaves_it_to_its_parent_to_save_and_to_see_through() -> 
         def last_attempt(self) -> None:
             os._exit(1)
 
-    module._rescuers.append(Mine())  # type: ignore[arg-type]
+    gate_module._rescuers.append(Mine())  # type: ignore[arg-type]
     try:
         child = os.fork()
         if child == 0:
             module._see_through()
             os._exit(0)
     finally:
-        module._rescuers.clear()
+        gate_module._rescuers.clear()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
@@ -2183,7 +2184,7 @@ def test_an_action_that_ends_a_run_cannot_be_carried_out(fake_provider: FakeProv
 
 
 def test_a_gate_lets_one_in_at_a_time_and_news_end_a_wait() -> None:
-    gate = module._Gate()
+    gate = gate_module.Gate()
     assert gate.enter()
     assert not gate.enter()
     waiting = threading.Thread(target=gate.wait, args=(PATIENCE,))

@@ -364,24 +364,53 @@ class StoreContract:
     def test_who_waits_for_a_change_is_told_of_one(self, store: TokenStore, twin: TokenStore) -> None:
         stamp = store.commit(a_grant(), expected=None)
         lookout = store.lookout(KEY)
-        try:
-            changing = threading.Timer(0.1, lambda: twin.commit(a_grant(order=(2, 0, 0)), expected=(1, 0, 0)))
-            changing.start()
-            began = time.monotonic()
-            lookout.wait(stamp, 20.0)
-            waited = time.monotonic() - began
-            changing.join()
-        finally:
-            lookout.close()
+        changing = threading.Timer(0.1, lambda: twin.commit(a_grant(order=(2, 0, 0)), expected=(1, 0, 0)))
+        changing.start()
+        began = time.monotonic()
+        lookout.wait(stamp, 20.0)
+        waited = time.monotonic() - began
+        changing.join()
         assert waited < 10
         assert store.load(KEY).grant == twin.load(KEY).grant
 
-    def test_who_waits_in_vain_is_told_after_that_time(self, store: TokenStore) -> None:
+    @pytest.mark.parametrize("changer", ["who has the lock", "somebody else"])
+    def test_who_waits_while_the_lock_is_held_is_told_as_well(
+        self, store: TokenStore, twin: TokenStore, changer: str
+    ) -> None:
+        stamp = store.commit(a_grant(), expected=None)
+        hold = twin.try_lock(KEY)
+        assert hold is not None
+        other = twin if changer == "who has the lock" else store
+        changing = threading.Timer(0.1, lambda: other.commit(a_grant(order=(2, 0, 0)), expected=(1, 0, 0)))
+        changing.start()
+        lookout = store.lookout(KEY)
+        began = time.monotonic()
+        while not lookout.wait(stamp, 20.0):
+            assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 10
+        changing.join()
+        hold.release()
+
+    def test_what_has_changed_before_the_next_one_took_the_lock_is_not_waited_for(
+        self, store: TokenStore, twin: TokenStore
+    ) -> None:
+        stamp = store.commit(a_grant(), expected=None)
+        first = twin.try_lock(KEY)
+        assert first is not None
+        twin.commit(a_grant(order=(2, 0, 0)), expected=(1, 0, 0))
+        first.release()
+        second = twin.try_lock(KEY)
+        assert second is not None
+        began = time.monotonic()
+        assert store.lookout(KEY).wait(stamp, 20.0)
+        assert time.monotonic() - began < 10
+        second.release()
+
+    def test_who_waits_in_vain_is_told_after_that_time(self, store: TokenStore, held: Hold) -> None:
         stamp = store.commit(a_grant(), expected=None)
         lookout = store.lookout(KEY)
         began = time.monotonic()
         lookout.wait(stamp, 0.05)
-        lookout.close()
         assert time.monotonic() - began >= 0.05
 
     def test_what_has_changed_before_is_not_waited_for(self, store: TokenStore) -> None:
@@ -390,7 +419,6 @@ class StoreContract:
         store.commit(a_grant(order=(2, 0, 0)), expected=(1, 0, 0))
         began = time.monotonic()
         lookout.wait(stamp, 20.0)
-        lookout.close()
         assert time.monotonic() - began < 10
 
     def test_reserving_saves_as_any_commit_does(self, store: TokenStore, twin: TokenStore) -> None:

@@ -69,7 +69,10 @@ class Lookout:
         self._began = time.monotonic()
 
     def wait(self, stamp: Stamp, seconds: float) -> bool:
-        """Until the record's stamp is another than that, at most so long; whether it is.  Raises `StoreError`."""
+        """Until the record's stamp is another than that, at most so long; whether it is.  Raises `StoreError`.
+
+        It may end sooner where nobody has the lock any more, so that nobody will change it soon.
+        """
         until = time.monotonic() + seconds
         while self._store.stamp(self._key) == stamp:
             left = until - time.monotonic()
@@ -81,9 +84,6 @@ class Lookout:
     def _pause(self, most: float) -> None:
         waited = time.monotonic() - self._began
         time.sleep(min(most, 0.002 + min(waited, 0.5) / 25))
-
-    def close(self) -> None:
-        """Wait no more."""
 
 
 class TokenStore(ABC):

@@ -3,7 +3,7 @@
     <login>.login   the record; replaced as a whole (temp → fsync → replace → fsync of the folder), never edited
     <login>.lock    held while a refresh token is spent, for as long as the provider takes; never deleted
     <login>.guard   held for the milliseconds of a compare-and-replace; never deleted
-    <login>.bell    a pipe, while the lock is held: its end tells the others that they may look (see `bell`)
+    <login>.bell    a pipe, there while the lock is held: its end tells the others to look (see `bell`)
     <login>.notice  what a program shows that asks a person to sign in, for the others to show the same
     <login>.login.next   what is about to become the record; left by a crash, it is written over
     <login>.room    space reserved before a token is spent, so that the answer can be saved on a full disk
@@ -35,10 +35,11 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from ..errors import CorruptStore, LockTimeout, StoreError
 from ..model import Grant, GrantKey, Order
@@ -76,7 +77,7 @@ class FileStore(TokenStore):
         self._lock_kind = lock
         self._paths: dict[GrantKey, str] = {}
         self._known_id: tuple[tuple[int, int], str] | None = None
-        self._bells: dict[GrantKey, Bell] = {}
+        self._bells: WeakValueDictionary[GrantKey, Bell] = WeakValueDictionary()  # each is its hold's
         self._last: tuple[str, bytes, Grant] | None = None
         self._ground: tuple[int, Ground] | None = None  # by device: another disk may be mounted over it
         self._tested = lock != "flock"
@@ -85,7 +86,12 @@ class FileStore(TokenStore):
         return f"FileStore({str(self._folder)!r})"
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_last": None, "_bells": {}}  # no secrets, and no lock that is held
+        # No secrets are pickled, and no lock that is held.
+        return {name: kept for name, kept in {**self.__dict__, "_last": None}.items() if name != "_bells"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._bells = WeakValueDictionary()
 
     def stamp(self, key: GrantKey) -> Stamp:
         """(mtime_ns, inode, size) by one `stat`."""
@@ -137,8 +143,7 @@ class FileStore(TokenStore):
                 written = _write(room if not reserve and os.path.lexists(room) else path + ".next", data)
                 seen = os.stat(written)
                 os.replace(written, path)
-                if not reserve and (bell := self._bells.pop(grant.key, None)):  # a marker is no news to who waits
-                    bell.hide()
+                if not reserve and (bell := self._bells.get(grant.key)):  # a marker is no news to who waits
                     bell.ring()
                 _sync_folder(self._folder)
             except OSError as error:
@@ -153,21 +158,23 @@ class FileStore(TokenStore):
             return hold
         from .bell import Bell
 
-        heard = _Heard(hold, self._bells, key)
-        with suppress(OSError):  # then the others look now and then
-            self._bells[key] = Bell(self._beside(key, ".bell"))
-        return heard
+        with suppress(OSError):
+            bell = self._bells[key] = Bell(self._beside(key, ".bell"))
+            return _Heard(hold, bell)
+        return hold  # without it the others look now and then
 
     def locked(self, key: GrantKey) -> bool:
         """Whether somebody has it, which a `flock` shows at once."""
         return self._lock_kind == "flock" and taken(self._beside(key, ".lock"))
 
     def lookout(self, key: GrantKey) -> Lookout:
-        """Who is told by the holder of the lock, where all who may have it are within earshot."""
-        return _Listener(self, key, self._beside(key, ".bell")) if self._within_earshot() else super().lookout(key)
+        """Who is told by the holder of the lock, where its bell can be heard."""
+        if not self._within_earshot():
+            return super().lookout(key)
+        return _Listener(self, key, self._beside(key, ".bell"), sees_lock=self._lock_kind == "flock")
 
     def _within_earshot(self) -> bool:
-        """Whether one kernel runs all who share this folder, and tells them of each other (see `bell`)."""
+        """Whether all who share this folder are processes of one machine, as far as is known, that can hear a bell."""
         from .bell import can_be_heard
 
         with suppress(OSError):
@@ -362,66 +369,57 @@ class _Heard:
 
     lease = False
 
-    def __init__(self, hold: Hold, bells: dict[GrantKey, Bell], key: GrantKey) -> None:
+    def __init__(self, hold: Hold, bell: Bell) -> None:
         self._hold: Hold | None = hold
-        self._bells = bells
-        self._key = key
+        self._bell = bell
 
     def release(self) -> None:
-        """Let the next one in, and wake them, unless an answer has woken them already."""
+        """Let the next one in, and wake them."""
         hold, self._hold = self._hold, None
-        if hold is None:
-            return
-        bell = self._bells.pop(self._key, None)
-        if bell is not None:
-            bell.hide()  # before the next holder has its own there
-        hold.release()
-        if bell is not None:
-            bell.ring()
+        if hold is not None:
+            self._bell.hide()  # before the next holder has its own there
+            hold.release()
+            self._bell.close()
 
     def __del__(self) -> None:
         self.release()  # as for every `Hold`
 
 
+GLANCE = 0.25
+"""Seconds after which who sleeps looks all the same: some change a record without the lock, and wake nobody."""
+
+
 class _Listener(Lookout):
     """Who sleeps until the holder of the lock has replaced the record, or is gone."""
 
-    def __init__(self, store: FileStore, key: GrantKey, path: str) -> None:
+    def __init__(self, store: FileStore, key: GrantKey, path: str, *, sees_lock: bool) -> None:
         super().__init__(store, key)
         self._path = path
-        self._ear: Ear | None = None
-        self._rung = False  # since when the lock will be free in a moment, if what came is not what is waited for
+        self._sees_lock = sees_lock
 
     def wait(self, stamp: Stamp, seconds: float) -> bool:
-        """Until that, or until the holder is gone, at most so long; whether the record has changed."""
-        until = time.monotonic() + seconds
-        # Listening comes before looking: a holder who has not rung yet has brought no answer, at most a marker.
-        while (ear := self._listening()) is None:
-            changed, left = self._store.stamp(self._key) != stamp, until - time.monotonic()
-            if changed or left <= 0:
-                return changed
-            if self._rung and not self._store.locked(self._key):
-                self._rung = False
-                return False
-            self._pause(left)
-        if ear.wait(max(0.0, until - time.monotonic())):
-            self.close()
-            self._rung = True
-        return self._store.stamp(self._key) != stamp
+        """Until that, or until nobody has the lock, at most so long; whether the record has changed."""
+        until, over = time.monotonic() + seconds, False
+        while True:
+            ear = self._ear()  # before looking, so that nothing comes between
+            with ear or nullcontext():
+                changed, left = self._store.stamp(self._key) != stamp, until - time.monotonic()
+                if changed or over or left <= 0 or (ear is None and self._free()):
+                    return changed
+                if ear is None:
+                    self._pause(left)
+                else:
+                    over = ear.wait(min(left, GLANCE))
 
-    def _listening(self) -> Ear | None:
-        if self._ear is None:
-            from .bell import Ear
+    def _free(self) -> bool:
+        return self._sees_lock and not self._store.locked(self._key)
 
-            with suppress(OSError):  # nobody has the lock: not yet, or no longer
-                self._ear = Ear(self._path)
-        return self._ear
+    def _ear(self) -> Ear | None:
+        from .bell import Ear
 
-    def close(self) -> None:
-        """Wait no more."""
-        ear, self._ear = self._ear, None
-        if ear is not None:
-            ear.close()
+        with suppress(OSError):  # nobody has the lock: not yet, or no longer
+            return Ear(self._path)
+        return None
 
 
 # ── private files ────────────────────────────────────────────────────────────────────────────────────────
