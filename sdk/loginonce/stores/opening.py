@@ -1,6 +1,6 @@
 """A store by its address: which kind it is, and what it is opened with.
 
-What an address does not name is not imported: most programs keep their logins in files.
+What an address does not name is not imported, and what it names when it is opened.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from ..errors import ConfigurationError
 from ..home import state_folder
 from .base import TokenStore
-from .file import FileStore
-from .locks import LockKind
 from .remote import completed
+
+if TYPE_CHECKING:
+    from .locks import LockKind
 
 __all__ = ["open_store", "split_seal"]
 
@@ -57,7 +59,15 @@ def split_seal(where: str) -> tuple[str, str | None]:
 _LOCKS: dict[str, LockKind] = {"": "flock", "lock=flock": "flock", "lock=strict": "strict"}
 
 
+def _usual_store(_: str) -> TokenStore:
+    from .file import FileStore
+
+    return FileStore(state_folder() / "logins")
+
+
 def _file_store(address: str) -> TokenStore:
+    from .file import FileStore
+
     path, _, setting = address.removeprefix("file:").removeprefix("//").partition("?")
     if not path:
         raise ConfigurationError("file: names no folder: name the whole path, such as file:/srv/logins")
@@ -117,7 +127,7 @@ def _memory_store(address: str) -> TokenStore:
 
 
 _STORES: dict[str, Callable[[str], TokenStore]] = {
-    "": lambda _: FileStore(state_folder() / "logins"),
+    "": _usual_store,
     "file": _file_store,
     "keyring": _keyring_store,
     "memory": _memory_store,
