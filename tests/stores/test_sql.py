@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,6 +199,25 @@ def test_ten_programs_that_start_on_an_empty_database_make_one(database: Address
     ten_programs(database)
     assert SQLStore(database).load(KEY).grant.order == (1, 10, 0)  # type: ignore[union-attr]
     assert len(sql(database, "SELECT * FROM loginonce_schema")) == 1
+
+
+@pytest.mark.real
+def test_who_makes_the_tables_lets_the_next_one_in_when_they_can_be_seen(a_mariadb: Server) -> None:
+    a_mariadb.empty()
+    first, second = SQLStore(a_mariadb.address), SQLStore(a_mariadb.address)
+    with ThreadPoolExecutor(1) as pool:
+        following: list[Future[object]] = []
+
+        def let_in(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if "release_lock" in statement:
+                other = a_grant(replace(KEY, account="other"))
+                following.append(pool.submit(second.commit, other, expected=None))
+                time.sleep(0.5)
+
+        sa.event.listen(first._engine, "after_cursor_execute", let_in)
+        first.commit(a_grant(), expected=None)
+        assert [done.exception(20) for done in following] == [None]
+    assert len(list(SQLStore(a_mariadb.address).grants())) == 2
 
 
 @pytest.mark.slow

@@ -609,10 +609,11 @@ class SQLStore(TokenStore):
             if found is None:
                 _TABLES.create_all(connection)
                 connection.execute(sa.insert(_SCHEMA).values(one=1, version=SCHEMA, store=secrets.token_hex(16)))
-                return
-            for version in range(found[0], SCHEMA):
+            for version in range(found[0] if found else SCHEMA, SCHEMA):
                 _STEPS[version](connection)
                 connection.execute(sa.update(_SCHEMA).where(_SCHEMA.c.version == version).values(version=version + 1))
+            if backend.together:
+                connection.commit()  # or the next one would not see it yet
         finally:
             if backend.together:
                 connection.exec_driver_sql(backend.together)
