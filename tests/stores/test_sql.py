@@ -88,7 +88,7 @@ class TestSQLite(StoreContract):
 class Contract(StoreContract):
     """Of a real server.  More threads than these are told so on two slow cores."""
 
-    threads, increments = 32, 4
+    threads, increments = 16, 8
 
     @pytest.fixture
     def store(self, server: Server) -> SQLStore:
