@@ -203,7 +203,7 @@ def test_ten_programs_that_start_on_an_empty_database_make_one(database: Address
 
 @pytest.mark.real
 def test_who_makes_the_tables_lets_the_next_one_in_when_they_can_be_seen(a_mariadb: Server) -> None:
-    a_mariadb.empty()
+    a_mariadb.drop()
     first, second = SQLStore(a_mariadb.address), SQLStore(a_mariadb.address)
     with ThreadPoolExecutor(1) as pool:
         following: list[Future[object]] = []
