@@ -72,7 +72,7 @@ def markdown(figures: list[Figure], standings: list[Standing], where: dict[str, 
         shortly += f", while other programs kept it busy (load {where['load']:.0f})"
     machine = f"{where['system']}, {where['cores']} cores, Python {where['python']}, requests {where['requests']}"
     lines = [
-        f"Measured on {where['date']} ({machine}){shortly}; × is the ratio to plain requests.",
+        f"Measured on {where['date']} ({machine}){shortly}.",
         "",
         "| what | at most | measured | without it |",
         "|---|---:|---:|---:|",
@@ -107,7 +107,11 @@ def beside(standings: list[Standing]) -> list[str]:
 
 def told_of(storm: Storm) -> str:
     ended = f"ended in {storm.ended} of {storm.rounds}" if storm.ended else "kept"
-    return f"{storm.token_requests:g} requests, {storm.replays:g} replays: {ended}"
+    return f"{number(storm.token_requests, 'request')}, {number(storm.replays, 'replay')}: {ended}"
+
+
+def number(of_them: float, what: str) -> str:
+    return f"{of_them:g} {what}{'' if of_them == 1 else 's'}"
 
 
 def plain(number: float | None, column: str) -> str:

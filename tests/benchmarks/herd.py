@@ -5,6 +5,7 @@ python herd.py launcher FD    forks a member for every socket that it is sent
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -73,7 +74,7 @@ class Animal(member.Member):
         return {"statuses": [answer["status"] for answer in answers], "over": max(a["over"] for a in answers)}
 
     def do_round_trip(self, folder: str) -> dict[str, Any]:
-        """One token request as a program without any library sends it; its answer takes the old one's place."""
+        """One token request as a program without any library sends it, and what it takes to save its answer safely."""
         login = read(folder)
         form = {"grant_type": "refresh_token", "client_id": login["client_id"]}
         began, cpu = time.perf_counter(), time.process_time()
@@ -83,8 +84,17 @@ class Animal(member.Member):
             timeout=PATIENCE,
         ).json()
         spent = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
-        WAYS["requests"].save(folder, {**login, "answer": answer})
-        return spent
+        began = time.perf_counter()
+        following = os.path.join(folder, "login.next")
+        with open(following, "w") as file:
+            json.dump({**login, "answer": answer}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(following, os.path.join(folder, "login.json"))
+        directory = os.open(folder, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
+        return {**spent, "disk": time.perf_counter() - began}
 
     def do_renew(self, folder: str) -> dict[str, Any]:
         """One renewal, from asking for it to having the new token: seconds of it, on the disk, and of CPU."""

@@ -60,8 +60,7 @@ class Figure:
         """Whether the target is met; None where there is none, or nothing to be measured."""
         if self.target is None or math.isnan(self.measured):
             return None
-        shown = round(self.measured, 2)
-        return shown >= self.target if self.at_least else shown <= self.target
+        return self.measured >= self.target if self.at_least else self.measured <= self.target
 
 
 @dataclass
@@ -155,9 +154,12 @@ def clients(*arguments: str) -> list[str]:
     return [PYTHON, str(HERE / "clients.py"), *arguments]
 
 
-def told(command: list[str]) -> Ratio:
-    """The ratio that a process of its own has measured."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def told(command: list[str], **variables: str) -> Ratio:
+    """The ratio that a process of its own has measured, with these variables in its environment."""
+    surroundings = {**os.environ, **variables}
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=surroundings
+    )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     return ratio([(Cost(a, b), Cost(c, d)) for a, b, c, d in json.loads(done.stdout.splitlines()[-1])])
@@ -196,15 +198,16 @@ def _import(bench: Bench) -> Iterator[Figure]:
         yield Figure("import", f"{what}, CPU of the whole process", found.cpu, 1.05, note=str(found))
         if not bench.short:
             counted = instructions(*([PYTHON, "-c", one] for one in (code, PLAIN.importing)))
-            yield in_instructions(f"{what}, instructions of the whole process", "import", counted, None)
+            yield in_instructions(f"{what}, instructions of the whole process", "import", counted, 1.05)
         yield Figure("import", f"{what}, memory beyond requests", more_memory(code, bench.times(5, 2)), 2.0, "MB")
 
 
 @row
 def request(bench: Bench) -> Iterator[Figure]:
     """One request with a valid token over a transport that does nothing, to one with a static header."""
-    found = told(clients("null", bench.folder(), LOGINONCE.name, str(bench.times(40, 10))))
-    yield Figure("request", "one request, CPU", found.cpu, 0.90, note=str(found))
+    for what, variables in {"one request": {}, "one request, a proxy variable set": {"NO_PROXY": "127.0.0.1"}}.items():
+        found = told(clients("null", bench.folder(), LOGINONCE.name, str(bench.times(40, 10))), **variables)
+        yield Figure("request", f"{what}, CPU", found.cpu, 0.90, note=str(found))
     few, many = 20, 120
     counted = instructions(
         *(
@@ -434,7 +437,7 @@ def refresh(bench: Bench) -> Iterator[Figure]:
     ours, bare = bench.login(LOGINONCE), bench.login(PLAIN)
     crowd = bench.herd(1)
     (member,) = crowd.members
-    disk: list[float] = []
+    disk: dict[str, list[float]] = {"renew": [], "round_trip": []}
     try:
         member.ask("set_up", ways=[(LOGINONCE.name, ours)])
 
@@ -443,23 +446,27 @@ def refresh(bench: Bench) -> Iterator[Figure]:
             answer = member.ask(do, folder=folder)
             own = provider.stats()["own"]
             bench.require(len(own) == 1, f"one refresh: {len(own)} token requests")
-            disk.append(answer.get("disk", 0.0))
+            disk[do].append(answer["disk"])
             return Cost(answer["seconds"] - own[0], answer["cpu"])
 
         beyond("renew", ours)
-        disk.clear()
+        disk["renew"].clear()
         found = pairs_of(lambda: beyond("renew", ours), lambda: beyond("round_trip", bare), bench.times(60, 10))
     finally:
         crowd.close()
-    synced = [each for each in disk if each]
     whole, posting = (1000 * median(pair[which].wall for pair in found) for which in (0, 1))
     cpu, bare_cpu = (1000 * median(pair[which].cpu for pair in found) for which in (0, 1))
-    on_disk = 1000 * median(synced)
-    note = f"CPU {cpu:.2f} ms; a bare POST of the same form takes {posting:.2f} ms beyond it, CPU {bare_cpu:.2f} ms"
-    yield Figure(
-        "refresh", "one refresh beyond the provider's own time", whole, 1.0, "ms", note=note, alone=posting + on_disk
+    on_disk, one_save = (1000 * median(disk[do]) for do in ("renew", "round_trip"))
+    note = (
+        f"CPU {cpu:.2f} ms; a bare POST of the same form takes {posting:.2f} ms beyond it, CPU {bare_cpu:.2f} ms, and "
+        f"its answer {one_save:.2f} ms until it is on the disk"
     )
-    rest = 1000 * median(ours.wall - sync - bare.wall for (ours, bare), sync in zip(found, synced, strict=True))
+    yield Figure(
+        "refresh", "one refresh beyond the provider's own time", whole, 1.0, "ms", note=note, alone=posting + one_save
+    )
+    rest = 1000 * median(
+        ours.wall - disks - bare.wall for (ours, bare), disks in zip(found, disk["renew"], strict=True)
+    )
     note = f"the disk takes {on_disk:.2f} ms of it (fsync, rename, allocation)"
     yield Figure("refresh", "the same, beyond a bare POST and the disk", rest, None, "ms", note=note)
 
@@ -474,16 +481,17 @@ def soak(bench: Bench) -> Iterator[Figure]:
     crowd = bench.herd(size)
     tails: dict[Way, list[float]] = {LOGINONCE: [], PLAIN: []}
     busy: list[float] = []
-    requests = 0
+    requests = failed = 0
 
     def hurry(way: Way) -> Cost:
-        nonlocal requests
+        nonlocal requests, failed
         before = provider.stats()["cpu"]
         provider.reset()
         given = {"name": way.name, "folder": folders[way], "url": provider.api, "seconds": seconds}
         answers = crowd.ask("hurry", **given, at=time.time() + 0.05)
         stats = provider.stats()
         failures = [failure for answer in answers for failure in answer.get("failures", [str(answer)])]
+        failed += len(failures) if way is LOGINONCE else 0
         bench.require(not failures, f"8 processes, {way.name}: {len(failures)} failures, such as {failures[:1]}")
         bench.require(stats["replays"] + stats["refusals"] == 0, f"8 processes: {stats['replays']} replays")
         bench.require(stats["token_requests"] <= seconds / 2 + 2, f"{stats['token_requests']} token requests")
@@ -506,8 +514,7 @@ def soak(bench: Bench) -> Iterator[Figure]:
     yield Figure("soak", "8 processes, 3 s tokens: throughput", 1 / found.wall, 0.97, at_least=True, note=note)
     plain = median(tails[PLAIN]) / 1000
     yield Figure("soak", "8 processes, 3 s tokens: p99", p99, 1.15, note=f"plain requests: {plain:.1f} ms")
-    failures = sum("8 processes" in wrong for wrong in bench.wrong)
-    yield Figure("soak", "8 processes, 3 s tokens: failures", failures, 0, "")
+    yield Figure("soak", "8 processes, 3 s tokens: failures", failed, 0, "")
 
 
 @row
@@ -572,7 +579,7 @@ def durable(bench: Bench) -> Iterator[Figure]:
     folders = sum(os.path.isdir(path) for path in synced)
     bench.require(bench.provider.stats()["token_requests"] == 1, "durable writes: not one refresh")
     yield Figure("durable", "one refresh: files synced", len(synced) - folders, 2, "", note=f"counted by {how}")
-    yield Figure("durable", "one refresh: folders synced", folders, None, "")
+    yield Figure("durable", "one refresh: folders synced", folders, 2, "")
 
 
 @row

@@ -269,7 +269,13 @@ def main() -> int:
         stack.callback(launcher.close)
         ours = Home(provider, launcher, folder / "home", stack.enter_context(file(folder / FILE)))
         taken = ours.bytes_of_one()
-        base = [ours.renewal(crowd, wrong).wall for crowd in (ours.crowd(size) for size in sizes)]
+        base = []
+        for size in sizes:
+            crowd = ours.crowd(size)
+            try:
+                base.append(ours.renewal(crowd, wrong).wall)
+            finally:
+                crowd.close()
         renewals = ", ".join(f"{1000 * seconds:.0f} ms ({size})" for size, seconds in zip(sizes, base, strict=True))
         print(
             f"file: a token in {ours.tokens(2000).wall / 2000 * 1e6:.1f} µs, the record in "
@@ -289,7 +295,10 @@ def main() -> int:
     print(f"\n{whole}")
     if given.write:
         date = time.strftime("%Y-%m-%d", time.gmtime())
-        text = f"Measured on {date} by `python tests/benchmarks/stores.py`, in turns with the file store, which is 1:"
+        text = (
+            f"Measured on {date} by `pip install -e '.[test]' && python tests/benchmarks/stores.py`, in turns with the "
+            f"file store, which is 1:"
+        )
         README.write_text(into_readme(f"{text}\n\n{whole}", README.read_text("utf-8"), *MARKERS), "utf-8")
     for line in wrong:
         print(f"!! {line}", file=sys.stderr)

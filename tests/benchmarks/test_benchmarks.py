@@ -134,6 +134,8 @@ def test_a_command_that_fails_has_no_count_of_instructions() -> None:
         (Figure("r", "w", 1.06, 1.05), False),
         (Figure("r", "w", 0.96, 0.97, at_least=True), False),
         (Figure("r", "w", 0.98, 0.97, at_least=True), True),
+        (Figure("r", "w", 1.051, 1.05), False),
+        (Figure("r", "w", 0.9699, 0.97, at_least=True), False),
         (Figure("r", "w", 3.0), None),
     ],
 )
