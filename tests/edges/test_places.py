@@ -227,6 +227,25 @@ def test_the_store_that_a_login_is_in_can_be_named(home: Path, lab: Session, run
     assert Session("lab").source.token()
 
 
+def test_who_moves_one_of_several_accounts_is_told_how_to_move_the_others(
+    home: Path, lab: Session, fake_provider: FakeProvider, run: Callable[..., Told]
+) -> None:
+    for account in ("ada", "grace"):
+        Session("lab", account=account).login(tokens=fake_provider.issue())
+    Session("lab", account="grace").logout()
+    Session("lab", account="finn").login(tokens=fake_provider.issue())
+    unnamed = lab.source.token()
+    code, _, err = run("move", "lab", "--to", f"file:{home}/new")
+    told = [line.partition(" is still in ")[0] for line in err.splitlines() if "is still in" in line]
+    assert (code, told) == (0, ["The account 'ada'", "The account 'finn'"])  # not grace, who has signed out
+    here, there = lab.settings.store, f"file:{home}/new"
+    for account, left in (("ada", 1), ("finn", 0)):
+        code, _, err = run("move", "lab", "--account", account, "--from", here, "--to", there)
+        assert (code, err.count("is still in")) == (0, left)
+        assert Session("lab", account=account).get(fake_provider.api("/runs")).ok
+    assert Session("lab").source.token() == unnamed
+
+
 def test_a_store_that_does_not_answer_keeps_no_other_login_from_being_listed(
     home: Path, lab: Session, run: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:

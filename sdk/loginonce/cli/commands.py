@@ -20,7 +20,15 @@ import click
 
 from ..config import GrantType, Settings, add_profile, profile_name, profiles, set_member, settings
 from ..environment import detect
-from ..errors import ConfigurationError, CorruptStore, LoginFailed, LoginonceError, LoginRequired, TransportError
+from ..errors import (
+    ConfigurationError,
+    CorruptStore,
+    LoginFailed,
+    LoginonceError,
+    LoginRequired,
+    StoreError,
+    TransportError,
+)
 from ..home import config_file
 from ..login.browser import DEFAULT_REDIRECT_URI
 from ..login.text import good_for
@@ -33,8 +41,9 @@ from .token import meant, print_token
 
 if TYPE_CHECKING:
     from ..login.flow import Presenter, Progress
-    from ..model import Grant
+    from ..model import Grant, GrantKey
     from ..source import LoginSource
+    from ..stores.base import TokenStore
 
 __all__ = ["run"]
 
@@ -474,9 +483,10 @@ def logout(profile: str | None, *, account: str | None) -> None:
 
 @loginonce.command()
 @_PROFILE
+@_ACCOUNT
 @click.option("--to", "address", metavar="ADDRESS", required=True, help="The other store, such as keyring: or file:/x.")
 @click.option("--from", "origin", metavar="ADDRESS", help="The store it is in now (default: that of PROFILE).")
-def move(profile: str | None, address: str, origin: str | None) -> None:
+def move(profile: str | None, *, account: str | None, address: str, origin: str | None) -> None:
     """Move a login to another store, without a new sign-in.
 
     At no moment can two stores spend it.  If anything comes between, run the same command again.  PROFILE uses the
@@ -486,7 +496,7 @@ def move(profile: str | None, address: str, origin: str | None) -> None:
     # Imported here, as below: no other command needs it.
     from ..stores.move import move as moved
 
-    session = _session(profile)
+    session = _session(profile, account)
     made, key = session.settings, session.source.key
     target = open_store(address)
     source = session.source.store if origin is None else open_store(origin)
@@ -500,6 +510,18 @@ def move(profile: str | None, address: str, origin: str | None) -> None:
         say(f"The profile {made.profile!r} in {set_member(made.profile, 'store', address)} uses it there")
     else:
         say("Programs that use it there name that store, or have it in LOGINONCE_STORE")
+    if source.identity != target.identity:
+        _tell_of_others(key, source)
+
+
+def _tell_of_others(key: GrantKey, source: TokenStore) -> None:
+    """A profile has one store: its other accounts have to come along, too."""
+    with suppress(StoreError):  # the login was moved all the same
+        for other in sorted(source.grants(), key=lambda grant: grant.key.account):
+            alike = replace(other.key, account=key.account) == key
+            if alike and other.key != key and other.state in ("ACTIVE", "SPENDING"):
+                account = repr(plain(other.key.account))
+                say(f"The account {account} is still in {source.identity}: move it with --account and --from, too")
 
 
 @loginonce.command()
@@ -728,10 +750,10 @@ def register(profile: str, *, initial_access_token_stdin: bool, **given: Any) ->
 @click.option("--workers", type=click.IntRange(1, 64), default=8, show_default=True, help="Processes.")
 @click.option("--seconds", type=click.FloatRange(1, 3600), default=26, show_default=True, help="How long.")
 @click.option(
-    "--lifetime", type=click.FloatRange(0.5, 600), default=2, show_default=True, help="Of an access token, in seconds."
+    "--lifetime", type=click.IntRange(1, 600), default=2, show_default=True, help="Of an access token, in seconds."
 )
 @click.option("--without-lock", is_flag=True, help="The same work as most programs do it, to see how it ends.")
-def demo(*, workers: int, seconds: float, lifetime: float, without_lock: bool) -> int:
+def demo(*, workers: int, seconds: float, lifetime: int, without_lock: bool) -> int:
     """Watch processes share one login through a dozen expiries, against a provider that comes along."""
     try:
         # By name: the demo is an extra, and nothing else here depends on it.
