@@ -205,7 +205,7 @@ def _put(body: dict[str, Any], path: str, value: object) -> None:
 
 
 def judge_renewal(answer: Answer, manners: Manners, now: float) -> Reply:
-    """What the answer to a refresh means for the login (DESIGN 4, step 7)."""
+    """What the answer to a refresh means for the login."""
     status, content = answer.status, json_object(answer.body)
     said, what = _said(content, manners), _describe(answer, content, manners)
     if status in (429, 503):

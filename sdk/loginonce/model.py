@@ -138,7 +138,7 @@ class TokenSet(Value):
 
 
 class Marker(Value):
-    """Written before a refresh token is sent, so that a crash leaves evidence (DESIGN 4, step 5).
+    """Written before a refresh token is sent, so that a crash leaves evidence (see `refresh`).
 
     `fingerprint` is of the token being spent; `sent_at` is when it was sent first, `deadline` until when the
     latest sender may still be busy (POSIX seconds; 0 once it has given up); `sends` counts how often it was

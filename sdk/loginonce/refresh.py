@@ -29,6 +29,22 @@ stopped between its last look at the clock and the sending; a late holder meets 
 `save` and `settle` compare the order (epoch, generation, attempt) that this machine wrote with the one that is
 there.  A log-out that came between wins, and what we were given is revoked; a new login wins, and it is not
 (providers tie both to one session); a write that fails is handed to a rescuer that goes on holding the lock.
+
+What holds in every order of events; `tests/model` explores them all, and looks for these by their numbers:
+
+    I1   no send without a marker on the disk, and no token is sent more often than the policy says
+    I2   no two sends of one refresh token overlap
+    I3   the order of a record only rises
+    I4   an answer that came is saved, or revoked as superseded, or its loss is raised
+    I5   a refusal changes only a record that still holds the refused token
+    I6   every wait has a bound, and nobody waits who has a good token
+    I7   after a crash the next caller goes on by itself, or is told once to sign in
+    I8   under the lock only the token end point is asked, never a person
+    I9   a login that is dead or logged out sends nothing until somebody signs in
+    I10  one call of an API causes one refresh and one resend at most
+    I11  where there is no lock, or no store that keeps, nothing is sent
+
+HAZARDS n is an accident of the list in `tests/architecture/hazards.py`.
 """
 
 from __future__ import annotations
@@ -76,6 +92,7 @@ class Policy(Value):
     `retry_once` sends it once more, `login` asks for a new sign-in.  A send that a gateway or an error page
     answered in the provider's place does not count, so after one of those it may be sent again.
     `refusal_wait`: how long a refused token's record is watched for a sibling's newer one.
+    `sends_inside_interval`: how often one refresh token is sent within `reuse_interval`, the first time included.
     """
 
     window: float = 300.0
@@ -687,7 +704,7 @@ def supersede(earned: Grant, current: Grant | None) -> Write | Revoke | None:
 
 
 def _superseded(state: Refresh, current: Grant | None) -> Next:
-    """Our answer came, and the record is not the one that we wrote ahead (DESIGN 4, step 8)."""
+    """Our answer came, and the record is not the one that we wrote ahead."""
     following = supersede(_ours(state), current)
     if isinstance(following, Write):
         return replace(state, grant=following.grant, base=following.expected), following

@@ -203,7 +203,7 @@ SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
 def judge_refresh(answer: Answer, now: float, dialect: Dialect = ANY) -> Reply:
-    """What an answer to a refresh request means for the login (RFC 6749 §5, §6; DESIGN 4, step 7).
+    """What an answer to a refresh request means for the login (RFC 6749 §5, §6).
 
     `dialect`: in whose words an error may be told.
     """

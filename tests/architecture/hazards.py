@@ -1,12 +1,11 @@
 """What goes wrong with shared logins in the wild, numbered; the mark `hazard(*numbers)` says which test guards it.
 
-`BUILT` has a line for each that the library meets today, `NOT_BUILT` for those of features that do not exist yet, with
-the reason.  `test_hazards` sees to it that every built one has a test, and that none claims the others.
+`test_hazards` sees to it that every one has a test.
 """
 
 from __future__ import annotations
 
-BUILT: dict[int, str] = {
+HAZARDS: dict[int, str] = {
     1: "the provider rotates, and its answer is lost on the way",
     2: "an interrupt, a signal or a restart comes between the answer and its saving",
     3: "the answer cannot be saved: full, read-only or broken disk",
@@ -44,8 +43,6 @@ BUILT: dict[int, str] = {
     35: "an answer lacks members, has odd ones, or makes no sense",
     36: "logins of different people, clients, resources or scopes share one record",
     37: "the key of bound tokens is lost or not shared, or a server's nonce is taken for a refusal",
-    39: "a secret shows in a log, a repr, a traceback, a pickle or a saved notebook",
     38: "a lease of Redis or SQL ends while its holder goes on, or a pooler hands on its lock",
+    39: "a secret shows in a log, a repr, a traceback, a pickle or a saved notebook",
 }
-
-NOT_BUILT: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""The invariants of DESIGN 4, in every state that small worlds around the real machine can reach.
+"""The invariants of `loginonce.refresh`, in every state that small worlds around the real machine can reach.
 
 `world` is the model and says what each invariant means, `explorer` visits its states, `scenarios` says which
 worlds, `variants` which mistakes it has to find.  Run with `-s` to see the counts.

@@ -11,7 +11,7 @@ Processes are alike (same owner, same nonce), so two states that differ only in 
 What an invariant says is written down here a second time, on purpose without asking the machine: by what the
 store holds, by what the provider saw, and by a few notes on each process (`Local`).
 
-    I1–I11   as in DESIGN 4
+    I1–I11   as in `loginonce.refresh`
     I12      a token that is handed out is still good
     T1       without crashes, lost answers, lockless spenders and restored copies no spent token is ever sent
     T2       nobody is asked to sign in while the login can be renewed

@@ -48,7 +48,7 @@ class Facts:
     requests: int = 0
 
     def verdict(self, column: Column) -> Verdict:
-        """DESIGN 4, step 4: a marker means that the token may be spent."""
+        """A marker means that the token may be spent."""
         match self.record:
             case "SAVED":
                 return Verdict(None, self.requests, 0)
