@@ -125,18 +125,23 @@ class Session(FrugalSession):
     The first argument is an issuer, or the name of a profile or of a provider (`Session("google", client_id=…)`,
     `Session("keycloak", host="id.example.org", realm="lab", client_id=…)`, see `providers`); without one the
     environment says which (see `config`).  `issuer` and `provider` say the same by name, and `dialect` what that
-    provider does otherwise.  `store` is a `TokenStore` or its address; `origins` names further origins, such as
-    "https://files.example.org", to which a redirect may take the token; `server` overrides what the provider
-    says of itself (RFC 8414 names); `backend` says how a plain JSON back end speaks, which knows no OAuth, and the
-    first argument is its base address then; `policy` says how the login is renewed.  Raises `ConfigurationError`.
+    provider does otherwise.  `client_id` is the client's name at the provider; `scope`, and `resource` for the APIs
+    that tokens are for (RFC 8707), hold several values with spaces between them.  `account` keeps several logins at one
+    provider apart.  `grant` is "client_credentials" or "password" where tokens are not got by a browser; `redirect_uri`
+    is the one that is registered, if it is not the usual one.  `store` is a `TokenStore` or its address; `origins`
+    names further origins, such as "https://files.example.org", to which a redirect may take the token; `server`
+    overrides what the provider says of itself (RFC 8414 names); `backend` says how a plain JSON back end speaks, which
+    knows no OAuth, and the first argument is its base address then; `policy` says how the login is renewed.  Raises
+    `ConfigurationError`.
 
     Who this program is may be said by a `client_secret`, by a `private_key` (a file with a PEM or JWK) or by a
     `certificate` with its `certificate_key` (files): by a method of OIDC Core §9 or RFC 8705 §2 that the provider
     takes, or that `token_endpoint_auth_method` names.  The certificate is the session's own `cert` too.  With `dpop`
     tokens are bound to a key that lives with the login (RFC 9449).
 
-    Requests raise what requests raises, and `LoginRequired`, `TransportError` or `StoreError` where there is no
-    token to be had.
+    Requests raise what requests raises; where there is no token to be had, what `TokenSource.token` raises,
+    `LoginRequired` above all; and `StepUpRequired` where the API wants a stronger sign-in or more scope (RFC 9470,
+    RFC 6750 §3.1).  `source` is where the tokens come from, and `settings` what the first argument was found to mean.
     """
 
     def __init__(

@@ -67,7 +67,9 @@ class TokenSource(Protocol):
         """An access token that is good now.
 
         `rejected` is one that an API has just refused (401): the answer is then another one, or the same one
-        again where another would not help.  Raises `LoginRequired`, `TransportError`, `StoreError`, ….
+        again where another would not help.  Raises `LoginRequired`; `TransportError`, whose `retry_after` is in
+        seconds; `ConfigurationError` where the provider does not take this client; `ProtocolError` for an answer or a
+        token that cannot be used; `StoreError`, such as `LockTimeout`.
         """
 
 
@@ -136,7 +138,10 @@ class LoginSource:
         return self._usable(self._obtain(rejected.fingerprint if rejected else "", force=False))
 
     def renew(self) -> TokenSet:
-        """A new access token now, however young the present one is; one that another process just got counts."""
+        """A new access token now, however young the present one is; one that another process just got counts.
+
+        Raises what `token` raises.
+        """
         grant = self.grant()
         token = self._token_in(grant)
         return self._usable(self._obtain(token.fingerprint if token else "", force=True))
@@ -491,7 +496,7 @@ class _Run:
             return False
 
     def _lock(self) -> None:
-        """Try once to get the lock.  Inside of it nobody is asked for anything but tokens (DESIGN 4, step 1).
+        """Try once to get the lock.  Inside of it nobody is asked for anything but tokens (I8).
 
         What speaks to the provider is made by who has the lock, since the others will not need it; what would have to
         be fetched for it is fetched outside, and the lock tried once more.
