@@ -1,6 +1,6 @@
-"""How who waits for another process's renewal is told that it is over: by the end of a pipe.
+"""How a process that waits for another's renewal learns that it is over: by the end of a pipe.
 
-Who holds a login's lock holds a named pipe open, and the others sleep at it; nothing is ever written into it.  The
+Whoever holds a login's lock holds a named pipe open, and the others sleep at it; nothing is ever written into it.  The
 kernel tells them all when its holder closes it, and when its holder is killed.  So nobody has to look for a new record
 every few milliseconds, which many waiters do at the expense of the one they wait for.
 

@@ -243,7 +243,7 @@ def _flock(path: str, timeout: float) -> BaseFileLock | None:
     # Imported here: a login that is only used, not renewed, needs no lock.
     from filelock import FileLock
 
-    # An object of one's own for each acquisition: one that is shared is re-entrant, and admits every thread (HAZARDS
+    # An object that nobody else has meanwhile: one that is shared is re-entrant, and admits every thread (HAZARDS
     # 14).  No soft lock where flock is missing: it would be judged by age (HAZARDS 17).  The file stays:
     # deleting it would let two processes lock two files.
     lock = _idle.pop(path, None)
