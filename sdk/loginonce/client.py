@@ -41,6 +41,9 @@ log = logging.getLogger("loginonce")
 BUDGET = 20.0
 """Seconds for any one request that is not a refresh."""
 
+ASKING = 60.0
+"""Seconds for which metadata that are too old are good for the others, while one process asks anew."""
+
 
 class Issuer(Protocol):
     """Whoever issues the tokens of a login: `Provider`, or a `backend.Backend` that knows no OAuth.
@@ -168,9 +171,24 @@ class Provider:
             if self.dialect.discovered:
                 documents = [] if self._doubted else self._kept(self._discovery.max_age)
                 if not documents:
+                    self._claim()
                     return None
             self._server = self._read(documents)
         return self._server
+
+    def _claim(self) -> None:
+        """What is kept is too old: we ask anew, and for a while the others go on with it as it is.
+
+        No safety hangs on it: at worst two ask, and what has moved shows at the token end point.
+        """
+        self._doubted = True  # by us, who would find it young again
+        path = self._path()
+        if path is not None:
+            age = self._discovery.max_age
+            then = time.time() - age + min(ASKING, age / 2)
+            with suppress(OSError):
+                if os.stat(path).st_mtime < then:
+                    os.utime(path, (then, then))
 
     def informed(self) -> bool:
         """Whether its metadata are known: they are in memory or in the folder, or it has none."""
@@ -194,7 +212,7 @@ class Provider:
     def _asked_or_kept(self, budget: float) -> list[dict[str, Any]]:
         try:
             return self._asked(budget)
-        except TransportError:
+        except (TransportError, ProtocolError):
             if kept := self._kept(float("inf")):
                 return kept  # nobody is there to ask: no reason to know less than before, however long ago
             raise
@@ -229,15 +247,17 @@ class Provider:
             )
         documents: list[dict[str, Any]] = []
         unreachable: TransportError | None = None
-        whole, oddity = True, ""
+        oddity = ""
         for url in metadata.metadata_urls(issuer):
             try:
                 answer = self._transport.get(url, budget=budget / 2)  # there are two of them
             except TransportError as error:
                 unreachable = error
                 continue
-            whole = whole and answer.status < 500 and answer.status not in (408, 429)
-            if answer.status == 200:
+            if answer.status >= 500 or answer.status in (408, 429):
+                pause = wire.read_retry_after(answer.headers, time.time())
+                unreachable = TransportError(f"{url} answered with HTTP {answer.status}", retry_after=pause)
+            elif answer.status == 200:
                 try:
                     document = json.loads(answer.body)
                 except (ValueError, RecursionError):
@@ -251,11 +271,11 @@ class Provider:
                 oddity = f"{url} redirects to {to[:200] if secure(to) else '?'}: use that as the issuer"
         if documents:
             self._read(documents)
-            if whole and unreachable is None:  # else half of it would pass for the whole for a day
+            if unreachable is None:  # else half of it would pass for the whole for a day
                 self._keep(documents)
         elif not {**self.dialect.server, **self._discovery.overrides}.get("token_endpoint"):
             if unreachable is not None:
-                raise TransportError(f"{issuer} cannot be reached: {unreachable}")
+                raise TransportError(f"{issuer} cannot be reached: {unreachable}", retry_after=unreachable.retry_after)
             raise ProtocolError(
                 (oddity or f"{issuer} publishes no OpenID or OAuth metadata")
                 + ".  Check the issuer address, or name its end points: Session(…, server={'token_endpoint': …})"
@@ -290,7 +310,7 @@ class Provider:
             self._endpoint("token_endpoint", "renewing a login")
             self._authenticated([])
         except TransportError as error:
-            return wire.Unsent(str(error))
+            return wire.Unsent(str(error)) if error.retry_after is None else wire.Busy(str(error), error.retry_after)
         except LoginonceError as error:
             return wire.Misconfigured("", str(error))
         return None

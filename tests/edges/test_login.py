@@ -1117,7 +1117,7 @@ BAD_DISCOVERY = {
     "a list": (Fault.answer([1]), ProtocolError, "something else than a JSON object"),
     "nothing": (Fault.status(200, ""), ProtocolError, "something else than a JSON object"),
     "not found": (Fault.status(404), ProtocolError, "publishes no OpenID or OAuth metadata"),
-    "an error": (Fault.status(500), ProtocolError, "publishes no OpenID or OAuth metadata"),
+    "an error": (Fault.status(500), TransportError, "answered with HTTP 500"),
     "a redirect": (
         Fault.status(302, headers={"Location": "https://other"}),
         ProtocolError,

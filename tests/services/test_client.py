@@ -249,6 +249,34 @@ def test_documents_that_are_too_old_or_from_the_future_are_asked_for_again(
     assert abs(kept.stat().st_mtime - time.time()) < 30
 
 
+DAY = 86400.0
+
+
+def test_one_asks_for_documents_that_are_too_old_and_the_others_go_on_with_them(
+    fake_provider: FakeProvider, folder: Path, kept: Path
+) -> None:
+    os.utime(kept, (time.time() - 10 * DAY,) * 2)
+    asking, *others = (public(fake_provider, folder=folder) for _ in range(4))
+    assert not asking.informed()
+    assert all(other.informed() for other in others)
+    assert discoveries(fake_provider) == 0
+    assert asking.server.token_endpoint == f"{fake_provider.issuer}/token"
+    assert discoveries(fake_provider) == 2
+    assert abs(kept.stat().st_mtime - time.time()) < 30
+
+
+@pytest.mark.parametrize(("max_age", "seconds"), [(DAY, module.ASKING), (10.0, 5.0)])
+def test_who_was_to_ask_and_did_not_is_followed_by_another_soon(
+    fake_provider: FakeProvider, folder: Path, kept: Path, max_age: float, seconds: float
+) -> None:
+    os.utime(kept, (time.time() - 2 * max_age,) * 2)
+    assert not public(fake_provider, folder=folder, max_age=max_age).informed()
+    since = time.time() - kept.stat().st_mtime
+    assert max_age - seconds <= since < max_age
+    os.utime(kept, (kept.stat().st_mtime - seconds,) * 2)  # as it will be then
+    assert not public(fake_provider, folder=folder, max_age=max_age).informed()
+
+
 def test_how_long_documents_are_kept_can_be_chosen(fake_provider: FakeProvider, folder: Path, kept: Path) -> None:
     os.utime(kept, (time.time() - 100,) * 2)
     _ = public(fake_provider, folder=folder, max_age=1000).server
@@ -792,11 +820,45 @@ def test_a_provider_of_another_issuer_gets_no_secret(serve: Serve) -> None:
 # While the provider's own pages are away.
 
 
-def test_documents_of_yesterday_are_better_than_none(fake_provider: FakeProvider, folder: Path, kept: Path) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault.drop_before(), id="away"),
+        pytest.param(Fault.status(503), id="busy"),
+        pytest.param(Fault.status(200, "<html>Back soon"), id="a page"),
+        pytest.param(Fault.status(404), id="gone"),
+    ],
+)
+@pytest.mark.hazard(27)
+def test_documents_of_yesterday_are_better_than_none(
+    fake_provider: FakeProvider, folder: Path, kept: Path, fault: Fault
+) -> None:
     long_ago = time.time() - 10 * 86400
     os.utime(kept, (long_ago, long_ago))
-    fake_provider.faults.add(Fault.drop_before(), times=None, where="discovery")
-    assert public(fake_provider, folder=folder).server.token_endpoint
+    fake_provider.faults.add(fault, times=None, where="discovery")
+    provider = public(fake_provider, folder=folder)
+    assert provider.prepare() is None
+    assert provider.server.token_endpoint
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "seconds"),
+    [
+        (Fault.status(503, headers={"Retry-After": "7"}), Busy, 7.0),
+        (Fault.status(429, headers={"Retry-After": "7"}), Busy, 7.0),
+        (Fault.status(502), Unsent, None),
+        (Fault.status(404), Misconfigured, None),
+    ],
+    ids=str,
+)
+@pytest.mark.hazard(32)
+def test_a_provider_that_is_away_when_it_is_asked_about_itself_is_not_a_fault_of_the_client(
+    fake_provider: FakeProvider, fault: Fault, kind: type, seconds: float | None
+) -> None:
+    fake_provider.faults.add(fault, times=None, where="discovery")
+    reply = public(fake_provider).prepare()
+    assert type(reply) is kind
+    assert getattr(reply, "retry_after", None) == seconds
 
 
 def test_learning_about_a_provider_has_one_budget_for_all_of_it(fake_provider: FakeProvider) -> None:
