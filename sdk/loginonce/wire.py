@@ -222,7 +222,7 @@ def judge_refresh(answer: Answer, now: float, dialect: Dialect = ANY) -> Reply:
             return Refused(said.error, what)
         ours = said.error in _OUR_FAULT or said.error in dialect.objections or status in (401, 403)
         # A word that no RFC knows is no verdict: a gateway's "Forbidden" is about us, the rest about nothing.
-        return Misconfigured(said.error, what) if ours else Lost(what)
+        return Misconfigured(said.error, what) if ours else Lost(what, answered=said.error == "server_error")
     if 200 <= status < 300:
         granted = _token_answer(content)
         return granted if isinstance(granted, Lost) else Granted(granted)

@@ -154,6 +154,14 @@ def test_an_answer_to_a_refresh_is_classified_by_error_then_status(answer: Answe
     assert type(judge_refresh(answer, NOW)) is kind
 
 
+def test_an_outage_that_a_server_tells_with_400_is_one_all_the_same() -> None:
+    (told_so, unknown) = (judge_refresh(told(400, {"error": word}), NOW) for word in ("server_error", "odd_word"))
+    assert isinstance(told_so, Lost)
+    assert told_so.answered, "it does not use up the one repetition"
+    assert isinstance(unknown, Lost)
+    assert not unknown.answered
+
+
 @pytest.mark.parametrize(
     "answer",
     [
