@@ -20,17 +20,36 @@ from .errors import CorruptStore, StoreError
 from .model import Failure, Grant, GrantKey, Marker, Renewal, Secret, State, TokenSet
 from .value import replace
 
-__all__ = ["SCHEMA", "SCHEMA_APART", "SCHEMA_BOUND", "binding", "decode", "encode", "put_together", "take_apart"]
+__all__ = [
+    "SCHEMA",
+    "SCHEMA_APART",
+    "SCHEMA_BOUND",
+    "Unshown",
+    "binding",
+    "decode",
+    "encode",
+    "put_together",
+    "take_apart",
+]
 
 SCHEMA, SCHEMA_APART, SCHEMA_BOUND = 1, 2, 3
 
 _HEXADECIMAL = frozenset(b"0123456789abcdef")
 
 
-def encode(grant: Grant) -> bytes:
+class Unshown(bytes):
+    """What holds secrets in the clear, and no traceback shows; a part of it is plain bytes again."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+
+def encode(grant: Grant) -> Unshown:
     """The record as bytes.  It holds the secrets in the clear: a store keeps it where only its owner reads."""
     body = _dumped(_as_json(grant))
-    return b"loginonce %d %s\n%s\n" % (_schema(grant), _checksum(body), body)
+    return Unshown(b"loginonce %d %s\n%s\n" % (_schema(grant), _checksum(body), body))
 
 
 def decode(data: bytes) -> Grant:
@@ -39,15 +58,15 @@ def decode(data: bytes) -> Grant:
     Raises `CorruptStore` where they are torn or garbled, and `StoreError` where a newer version wrote them.
     Neither message shows anything of the content.
     """
-    header, _, rest = data.partition(b"\n")
+    header = data.partition(b"\n")[0]
     schema, checksum = _read_header(header)
     if schema > SCHEMA_BOUND:
         raise StoreError(
             f"it was written by a newer version (schema {schema}, this one reads up to {SCHEMA_BOUND}); "
             "upgrade loginonce here"
         )
-    body = rest.removesuffix(b"\n")
-    if body == rest or _checksum(body) != checksum:
+    body = Unshown(data[len(header) + 1 : -1])
+    if data[-1:] != b"\n" or _checksum(body) != checksum:
         raise CorruptStore("its checksum does not match: it was cut short or altered")
     try:
         grant = _from_json(json.loads(body))
@@ -83,18 +102,23 @@ def take_apart(grant: Grant) -> tuple[Grant, bytes]:
     """What anybody may read, by which stores compare and order records; and the secrets, as bytes (b"": none)."""
     stored = _as_json(grant)
     secrets = {name: stored[name] for name in _SECRETS if stored.get(name)}
-    return replace(grant, refresh_token=None, tokens=(), claims={}, dpop_key=None), _dumped(secrets) if secrets else b""
+    readable = replace(grant, refresh_token=None, tokens=(), claims={}, dpop_key=None)
+    return readable, Unshown(_dumped(secrets) if secrets else b"")
 
 
 def put_together(readable: Grant, secrets: bytes) -> Grant:
     """The grant that was taken apart.  Raises `StoreError` for secrets of a form that this version does not know."""
     try:
-        stored = {"refresh_token": None, "tokens": [], "claims": {}, **json.loads(secrets)}
-        return _from_json({**_as_json(readable), **stored, "sealed": ""})
+        return _with_secrets(readable, secrets)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         pass
     # Out here, where no frame behind it quotes the content.
     raise StoreError("its secrets were written by a newer version, it seems; upgrade loginonce here")
+
+
+def _with_secrets(readable: Grant, secrets: bytes) -> Grant:
+    stored = {"refresh_token": None, "tokens": [], "claims": {}, **json.loads(secrets)}
+    return _from_json({**_as_json(readable), **stored, "sealed": ""})
 
 
 def binding(readable: Grant) -> str:

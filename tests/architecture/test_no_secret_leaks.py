@@ -8,6 +8,7 @@ import base64
 import contextlib
 import json
 import logging
+import os
 import pickle
 import pprint
 import socket
@@ -541,6 +542,58 @@ def test_a_store_that_cannot_be_used_shows_no_secret(
     damage(old.source.store, old)
     fresh = session(provider)
     error = failure(fresh.source.token)
+    assert isinstance(error, loginonce.StoreError)
+    assert where(rendered(error), canaries) == []
+
+
+@pytest.mark.parametrize("form", ["", "?seal=file:{home}/key"])
+@pytest.mark.parametrize("moment", ["marker", "answer"])
+def test_a_disk_that_is_full_shows_no_secret(
+    provider: FakeProvider,
+    canaries: Canaries,
+    loginonce_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    moment: str,
+) -> None:
+    lab = session(provider, store=f"file:{loginonce_home}/logins{form.format(home=loginonce_home)}")
+    lab.login(tokens=provider.issue())
+    real = os.replace
+
+    def full(source: str, target: str) -> None:
+        if str(target).endswith(".login"):
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    if moment == "marker":
+        monkeypatch.setattr(os, "replace", full)
+        error = failure(lab.source.renew)
+    else:
+        grant = lab.source.grant()
+        assert grant is not None
+        monkeypatch.setattr(os, "replace", full)
+        error = failure(lambda: lab.source.store.commit(replace(grant, generation=1), expected=grant.order))
+    monkeypatch.setattr(os, "replace", real)
+    assert isinstance(error, loginonce.StoreError)
+    assert where(rendered(error), canaries) == []
+
+
+def newer_record(store: FileStore, lab: Session) -> None:
+    path = Path(store.location(lab.source.key))
+    path.write_bytes(path.read_bytes().replace(b"loginonce 1 ", b"loginonce 99 ", 1))
+
+
+def garbled_record(store: FileStore, lab: Session) -> None:
+    path = Path(store.location(lab.source.key))
+    path.write_bytes(path.read_bytes().replace(b'"subject"', b'"subjekt"', 1))
+
+
+@pytest.mark.parametrize("damage", [newer_record, garbled_record])
+def test_a_record_that_cannot_be_read_shows_no_secret(
+    old: Session, provider: FakeProvider, canaries: Canaries, damage: Callable[[Any, Session], None]
+) -> None:
+    damage(old.source.store, old)
+    error = failure(lambda: session(provider).source.store.load(old.source.key))
     assert isinstance(error, loginonce.StoreError)
     assert where(rendered(error), canaries) == []
 

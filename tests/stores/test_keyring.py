@@ -188,6 +188,19 @@ def test_a_keyring_that_does_not_answer_is_told_of_and_not_waited_for_for_ever(
             thread.join(10)
 
 
+@pytest.mark.hazard(2)
+def test_a_process_that_may_start_no_more_threads_can_still_save(
+    store: KeyringStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        store.commit(a_full_grant(), expected=None)
+    assert content(store.load(KEY).grant) == a_full_grant()
+
+
 def test_what_stays_in_the_keyring_of_an_earlier_state_is_told(
     store: KeyringStore, backend: InMemory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -869,10 +869,6 @@ def test_after_a_fork_nothing_of_the_parent_is_used_or_closed(saved: SQLStore) -
     assert content(saved.load(KEY).grant) == a_grant()
 
 
-def test_a_record_is_in_no_traceback() -> None:
-    assert repr(sql_module._Bytes(CANARY.encode())) == "<16 bytes>"
-
-
 def test_an_address_stays_itself_when_it_is_copied() -> None:
     address = Remote(NOWHERE)
     assert copy.copy(address) is address

@@ -43,7 +43,7 @@ from weakref import WeakValueDictionary
 
 from ..errors import CorruptStore, LockTimeout, StoreError
 from ..model import Grant, GrantKey, Order
-from ..record import decode, encode
+from ..record import Unshown, decode, encode
 from ..value import replace
 from .base import Hold, Lookout, OrderConflict, Snapshot, Stamp, TokenStore
 from .locks import Ground, LockKind, excludes_itself, ground, refuse_unless_trusted, take, taken
@@ -431,7 +431,7 @@ No program that is started inherits a descriptor: so opens Python (PEP 446), als
 """
 
 
-def read_private(path: str) -> tuple[bytes, os.stat_result] | None:
+def read_private(path: str) -> tuple[Unshown, os.stat_result] | None:
     """The content of a file that is ours alone, with its `stat`; None if there is none.
 
     Raises `StoreError` where it is a link, somebody else's, or open to others, and `OSError`.
@@ -452,7 +452,7 @@ def read_private(path: str) -> tuple[bytes, os.stat_result] | None:
         parts = []
         while part := os.read(descriptor, 1 << 16):
             parts.append(part)
-        return b"".join(parts), seen
+        return Unshown(b"".join(parts)), seen
     finally:
         os.close(descriptor)
 

@@ -42,7 +42,7 @@ class HandedStore(TokenStore):
 
     def __reduce__(self) -> tuple[Callable[[bytes], HandedStore], tuple[bytes]]:
         """On purpose with the access tokens in the clear: they are what has to travel."""
-        return _arrived, (encode(self._grant),)
+        return _arrived, (bytes(encode(self._grant)),)
 
     def stamp(self, key: GrantKey) -> Stamp:
         """Always the same."""

@@ -32,7 +32,8 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigurationError, SealError, StoreError
 from ..home import has_ended, process_identity, state_folder
-from ..model import Grant, GrantKey, Order
+from ..model import Grant, GrantKey, Order, Secret
+from ..record import Unshown
 from .apart import ApartStore
 from .base import Stamp
 from .file import FileStore, read_private, write_private
@@ -93,12 +94,12 @@ class Keyring:
     def __repr__(self) -> str:
         return f"Keyring({self._module})"
 
-    def get(self, name: str) -> str | None:
+    def get(self, name: str) -> Secret | None:
         """An entry, or None."""
         found: str | None = _asked("is being read", lambda: self._backend.get_password(*_entry(name)))
-        return found
+        return None if found is None else Secret(found)
 
-    def set(self, name: str, value: str) -> None:
+    def set(self, name: str, value: Secret) -> None:
         """Write an entry."""
         _asked("is being written to", lambda: self._backend.set_password(*_entry(name), value))
 
@@ -138,7 +139,10 @@ def _asked(what: str, ask: Callable[[], Answer]) -> Answer:
         finally:
             over.set()
 
-    threading.Thread(target=work, name="loginonce-keyring", daemon=True).start()
+    try:
+        threading.Thread(target=work, name="loginonce-keyring", daemon=True).start()
+    except RuntimeError:  # the interpreter is ending and starts no more threads, or none is to be had
+        work()
     if not over.wait(TELLING):
         log.warning("the keyring of this system %s and does not answer: it may be asking to be unlocked", what)
         if not over.wait(PATIENCE - TELLING):
@@ -179,7 +183,7 @@ class KeyringStore(ApartStore):
 
     def _keep(self, secrets_: bytes, readable: Grant) -> str:
         keyring, version = self._opened(), secrets.token_hex(8)
-        text = secrets_.decode("ascii")
+        text = Secret(secrets_.decode("ascii"))
         parts = [text[at : at + keyring.limit] for at in range(0, len(text), keyring.limit)]
         ours = self._entries(readable, version)
         _under_way[version] = get_ident()
@@ -211,7 +215,7 @@ class KeyringStore(ApartStore):
             parts = [keyring.get(self._name(readable, version, number)) for number in range(1, int(count) + 1)]
         except (ConfigurationError, StoreError) as error:
             raise SealError(f"the login for {readable.key} cannot be opened: {error}") from None
-        found = "".join(part or "" for part in parts).encode("ascii", "replace")
+        found = Unshown("".join(part or "" for part in parts).encode("ascii", "replace"))
         if None in parts or hashlib.sha256(found).hexdigest() != digest:
             path = self.location(readable.key)
             raise SealError(

@@ -71,7 +71,7 @@ from redis.retry import Retry
 from ..errors import ConfigurationError, CorruptStore, StoreError
 from ..home import at_fork_in_child
 from ..model import Grant, GrantKey, Order, Secret
-from ..record import decode, encode
+from ..record import Unshown, decode, encode
 from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 from .remote import completed, public
 
@@ -387,7 +387,7 @@ class RedisStore(TokenStore):
                     raise
                 return b"-", None
         data, stamp = found
-        return data or b"", stamp.decode("ascii", "replace") if stamp else None
+        return Unshown(data or b""), stamp.decode("ascii", "replace") if stamp else None
 
     def _decoded(self, key: GrantKey, data: bytes) -> Grant | None:
         if not data:
@@ -418,7 +418,7 @@ class RedisStore(TokenStore):
         else:
             self._quiet_until = 0.0
             return
-        raise StoreError(text)
+        raise StoreError(text) from None
 
     def _examine(self) -> None:
         """Say once what about this server may lose a login."""

@@ -84,6 +84,7 @@ class SealKeys(Protocol):
 
 
 def _parsed(text: str, where: str) -> tuple[SealKey, ...]:
+    text = Secret(text)  # also in a traceback through here
     try:
         return tuple(SealKey.of(word) for word in re.split(r"[\s,]+", text) if word)
     except ValueError as error:
@@ -91,8 +92,8 @@ def _parsed(text: str, where: str) -> tuple[SealKey, ...]:
     raise SealError(f"{where} holds something else than keys: {wrong}.  Such as comes from: openssl rand -base64 32")
 
 
-def _joined(keys: tuple[SealKey, ...]) -> str:
-    return "".join(f"{key.k}\n" for key in keys)
+def _joined(keys: tuple[SealKey, ...]) -> Secret:
+    return Secret("".join(f"{key.k}\n" for key in keys))
 
 
 @contextmanager

@@ -57,7 +57,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from ..errors import ConfigurationError, CorruptStore, LockTimeout, StoreError
 from ..home import at_fork_in_child
 from ..model import Grant, GrantKey, Order
-from ..record import decode, encode
+from ..record import Unshown, decode, encode
 from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 from .file import ROOM, _private_folder, _refuse_shared, write_private
 from .locks import Ground, ground, refuse_unless_trusted
@@ -216,15 +216,6 @@ class _Cut(StoreError):
     """A change of which nobody knows whether it was made."""
 
 
-class _Bytes(bytes):
-    """A record that no traceback shows."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} bytes>"
-
-
 # ── the store ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -354,8 +345,8 @@ class SQLStore(TokenStore):
         if there != instead_of:
             return False
         self._prepare(create=True)
-        wait, put = self._id(key), None if notice is None else _Bytes(notice)
-        same = _WAITS.c.notice.is_(None) if instead_of is None else _WAITS.c.notice == _Bytes(instead_of)
+        wait, put = self._id(key), None if notice is None else Unshown(notice)
+        same = _WAITS.c.notice.is_(None) if instead_of is None else _WAITS.c.notice == Unshown(instead_of)
         try:
             if self._changed(sa.update(_WAITS).where(_WAITS.c.id == wait, same).values(notice=put)):
                 return True
@@ -394,7 +385,7 @@ class SQLStore(TokenStore):
             "epoch": grant.epoch,
             "generation": grant.generation,
             "attempt": grant.attempt,
-            "record": _Bytes(encode(replace(grant, store=store_id))),
+            "record": encode(replace(grant, store=store_id)),
         }
 
     def _compare_and_set(
@@ -442,7 +433,7 @@ class SQLStore(TokenStore):
             self._store_id = row.store  # the database was replaced while this program ran
         order = (row.epoch, row.generation, row.attempt)
         return _Found(
-            row.version, row.store, row.revision, order, _Bytes(row.record if isinstance(row.record, bytes) else b"")
+            row.version, row.store, row.revision, order, Unshown(row.record if isinstance(row.record, bytes) else b"")
         )
 
     def _snapshot(self, key: GrantKey, found: _Found | None) -> Snapshot:
