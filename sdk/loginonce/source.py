@@ -365,7 +365,7 @@ class _Run:
                         if self._taken():
                             self._gate.be_quiet(BUSY)
                         else:
-                            self._start_worker()
+                            self._start_worker(elsewhere=True)
                     return meanwhile
                 case refresh.TryLock():
                     free = not self._gate.busy and not self._taken()
@@ -400,12 +400,16 @@ class _Run:
         finally:
             self._outcome = None  # the exception's traceback leads to this frame
 
-    def _start_worker(self) -> None:
+    def _start_worker(self, *, elsewhere: bool = False) -> None:
+        """`elsewhere`: in a thread of its own or not at all, since nobody needs what it brings yet."""
         worker = threading.Thread(target=self._work, name="loginonce-refresh", daemon=False)
         try:
             worker.start()
-        except RuntimeError:  # the interpreter is ending and starts no more threads
-            self._work()
+        except RuntimeError:  # the interpreter is ending and starts no more threads, or none is to be had
+            if elsewhere:
+                self._gate.be_quiet(QUIET)
+            else:
+                self._work()
 
     def _work(self) -> None:
         # The gate is entered and left in here, where no interrupt comes between.
@@ -441,9 +445,15 @@ class _Run:
                 case action:
                     self._went(self._do(action))
 
+    def _unwanted(self) -> bool:
+        """Whether its caller has given up and nothing is spent yet; what has been sent is seen through all the same."""
+        return self._abandoned and not self._machine.spent
+
     def _do(self, action: refresh.Action) -> refresh.Event:
         source = self._source
         match action:
+            case refresh.TryLock() | refresh.Wait() | refresh.Write(reserve=True) if self._unwanted():
+                raise LockTimeout("the caller has given up waiting")
             case refresh.Load():
                 with suppress(StoreError):  # reading tells
                     self._stamp = source.store.stamp(source.key)
@@ -460,8 +470,6 @@ class _Run:
                     return refresh.Unreadable(source.memory(), str(error))
                 return refresh.Locked(self._hold is not None, self._hold is not None and self._hold.lease)
             case refresh.Wait(seconds):
-                if self._abandoned and not self._machine.spent:
-                    raise LockTimeout("the caller has given up waiting")
                 self._watch(min(seconds, PATIENCE))
                 return refresh.Waited()
             case refresh.Write(grant, expected, reserve):
@@ -507,7 +515,8 @@ class _Run:
             budget = 0.0
             if not source.provider.informed():
                 self._hold.release()
-                self._hold, budget = None, source.policy.wait_timeout
+                # So long that the others of this process, who wait at the gate, are there for the send as well.
+                self._hold, budget = None, max(1.0, source.policy.wait_timeout - source.policy.send_timeout)
             self._unprepared = source.provider.prepare(budget=budget)
             self._prepared = True
             if self._hold is None:
@@ -584,6 +593,8 @@ def _see_through() -> None:
     # The threads themselves cannot be asked: an interrupted `join` takes one for ended.
     while begun := [run for run in list(_under_way) if not run.over.is_set()]:
         with suppress(BaseException):  # an interrupt, or what the program's own signal handler raises
+            for run in begun:
+                run._abandoned = True  # noqa: SLF001 - one room
             begun[0].over.wait()
     save_the_rest()
 

@@ -778,6 +778,45 @@ def test_a_process_that_may_start_no_more_threads_renews_in_its_own(
     assert fake_provider.stats.token_requests == 1
 
 
+@pytest.mark.hazard(8)
+def test_where_no_thread_is_to_be_had_nobody_with_a_good_token_waits_for_a_renewal(
+    fake_provider: FakeProvider, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = signed_in(fake_provider, store, STALE)
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        before = source.token()
+    assert before == the_grant(store, fake_provider).tokens[0]
+    assert fake_provider.stats.token_requests == 0
+
+
+@pytest.mark.hazard(8)
+def test_what_is_asked_of_a_provider_about_itself_leaves_the_others_time_for_the_send(
+    fake_provider: FakeProvider, store: TokenStore
+) -> None:
+    budgets: list[float] = []
+
+    class Uninformed(Provider):
+        def informed(self) -> bool:
+            return False
+
+        def prepare(self, budget: float = 20.0) -> Any:
+            budgets.append(budget)
+            return super().prepare(budget)
+
+    source = signed_in(fake_provider, store, EXPIRED)
+    source._provider = Uninformed(Discovery(fake_provider.issuer), Client(fake_provider.public_client_id))
+    source.policy = Policy(wait_timeout=9.0, send_timeout=2.0)
+    assert source.token()
+    source.policy = Policy(wait_timeout=2.0, send_timeout=5.0)
+    assert source.renew()
+    assert [budget for budget in budgets if budget != 20.0] == [7.0, 1.0]
+
+
 @pytest.mark.hazard(3)
 def test_an_unsaved_answer_of_a_process_that_may_start_no_more_threads_keeps_its_lock_until_the_last_attempt(
     fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
@@ -2003,6 +2042,59 @@ def test_an_interrupt_while_another_process_is_waited_for_ends_the_wait_and_send
         folder,
     )
     assert said == ["interrupted", "False"]
+    assert fake_provider.stats.token_requests == 0
+
+
+@pytest.mark.parametrize("moment", ["prepare", "try_lock", "stamp"])
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_before_anything_is_spent_spends_nothing(
+    fake_provider: FakeProvider, folder: Path, moment: str
+) -> None:
+    signed_in(fake_provider, FileStore(folder), EXPIRED)
+    said = run(
+        f"""
+        over = threading.Event()
+
+        def interrupt():
+            if threading.current_thread() is not threading.main_thread() and not over.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+                assert over.wait(20)
+
+        class Slow(Provider):
+            def informed(self):
+                return {moment != "prepare"} and super().informed()
+
+            def prepare(self, budget=20.0):
+                if {moment == "prepare"}:
+                    interrupt()
+                return super().prepare(budget)
+
+        class Store(FileStore):
+            def try_lock(self, key):
+                if {moment == "try_lock"}:
+                    interrupt()
+                return super().try_lock(key)
+
+            def stamp(self, key):  # looked at once more, under the lock
+                if {moment == "stamp"}:
+                    interrupt()
+                return super().stamp(key)
+
+        mine = source(Slow, Store(folder))
+        try:
+            mine.token()
+        except KeyboardInterrupt:
+            say("interrupted")
+            over.set()
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread():
+                thread.join(20)
+        say(store.load(key).grant.marker)
+        """,
+        fake_provider,
+        folder,
+    )
+    assert said == ["interrupted", "None"]
     assert fake_provider.stats.token_requests == 0
 
 
