@@ -21,6 +21,7 @@ from requests.utils import rewind_body
 
 from .address import origin, secure
 from .model import Secret, TokenSet
+from .proxies import leaves_this_machine
 from .source import TokenSource
 
 __all__ = ["WORTH_A_LOOK", "BearerAuth", "answer_401", "forget", "learn", "put_on", "take_off"]
@@ -84,14 +85,14 @@ def learn(token: TokenSet, response: requests.Response) -> None:
         _nonces[origin(response.url)] = nonce
 
 
-def _lacked_nonce(token: TokenSet, response: requests.Response) -> bool:
+def _refused_for_its_proof(token: TokenSet, response: requests.Response) -> bool:
     if token.dpop_key is None:
         return False
-    from .dpop import asks_for_nonce
+    from .dpop import refuses_the_proof
     from .wire import Answer
 
     headers = {name.lower(): text for name, text in response.headers.items()}
-    return asks_for_nonce(Answer(response.status_code, headers, b""))
+    return refuses_the_proof(Answer(response.status_code, headers, b""))
 
 
 def forget(error: BaseException) -> None:
@@ -117,8 +118,8 @@ def answer_401(
 ) -> requests.Response:
     """What the caller gets for a 401: the answer to one more try with a newer token, or this one.
 
-    One refresh and one resend at most (I10), and one more resend where an API wants its nonce in the proof: that it
-    has refused for the proof alone, so the token is the same (HAZARDS 37).  A body that cannot be rewound is not sent
+    One refresh and one resend at most (I10), and one more resend where an API refuses the proof alone, such as for the
+    nonce that it lacks: then the token is the same (HAZARDS 37).  A body that cannot be rewound is not sent
     again: the refresh happens, the 401 is returned (HAZARDS 24).  Also for a 403, which no token mends.  Raises what
     `TokenSource.token` raises, and `StepUpRequired` where the API names a sign-in that would help.
     """
@@ -127,7 +128,7 @@ def answer_401(
 
     renewed = proven = False
     while response.status_code == 401:
-        if _lacked_nonce(carried, response):
+        if _refused_for_its_proof(carried, response):
             if proven or not _rewound(response.request):
                 break
             proven = True
@@ -233,6 +234,9 @@ class BearerAuth(AuthBase):
         url = request.url or ""
         if not secure(url):
             log.warning("no token is sent to %s: it is neither https nor on this machine", origin(url))
+            return request
+        if url[:5].lower() == "http:" and leaves_this_machine(url):
+            log.warning("no token is sent to %s: it would go, unencrypted, by a proxy that is elsewhere", origin(url))
             return request
         token = self._source.token()
         put_on(request, token)

@@ -23,7 +23,7 @@ from .errors import ConfigurationError
 from .model import Secret
 from .wire import Answer, oauth_error
 
-__all__ = ["asks_for_nonce", "given_nonce", "proof", "require_key", "thumbprint"]
+__all__ = ["asks_for_nonce", "given_nonce", "proof", "refuses_the_proof", "require_key", "thumbprint"]
 
 LONGEST_NONCE = 4096
 """Characters of a nonce; a proof travels in a header, which servers do not take at any length."""
@@ -108,6 +108,17 @@ def asks_for_nonce(answer: Answer) -> bool:
     """
     if answer.status not in (400, 401) or not given_nonce(answer.headers):
         return False
+    return "use_dpop_nonce" in {oauth_error(answer), *_challenged(answer)}
+
+
+def refuses_the_proof(answer: Answer) -> bool:
+    """Whether an API refuses a request for its proof alone (RFC 9449 §7.1, §9): the token may be good.
+
+    For a nonce that it lacks, or for what it says: one that came along with a redirect is for another address.
+    """
+    return asks_for_nonce(answer) or (answer.status == 401 and "invalid_dpop_proof" in _challenged(answer))
+
+
+def _challenged(answer: Answer) -> set[str | None]:
     challenges = parse_challenges(answer.headers.get("www-authenticate", ""))
-    said = {each.parameters.get("error") for each in challenges if each.scheme == "dpop"}
-    return "use_dpop_nonce" in {oauth_error(answer), *said}
+    return {each.parameters.get("error") for each in challenges if each.scheme == "dpop"}

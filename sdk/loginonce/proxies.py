@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 import requests
 from requests.sessions import merge_setting
+from requests.utils import get_environ_proxies, select_proxy
 
-__all__ = ["FrugalSession", "none_in_environment"]
+from .address import on_this_machine
+
+__all__ = ["FrugalSession", "leaves_this_machine", "none_in_environment", "staying_here"]
 
 _kept: tuple[dict[bytes, bytes], bool] = ({}, True)
 """All variables as they were at the last look, and what that showed."""
@@ -36,6 +40,21 @@ def none_in_environment() -> bool:
         none = not any(name[-6:].lower() == b"_proxy" for name in seen)  # in either case, as urllib reads them
         _kept = (seen, none)
     return none
+
+
+def staying_here(proxies: Mapping[str, str] | None) -> dict[str, str]:
+    """Those proxies that are on this machine: by no other goes what is meant for its loopback, plain http mostly."""
+    return {name: to for name, to in (proxies or {}).items() if to and _is_here(to)}
+
+
+def leaves_this_machine(url: str) -> bool:
+    """Whether what is meant for this machine would go by a proxy that is elsewhere, as the environment has it."""
+    proxy = select_proxy(url, get_environ_proxies(url))
+    return on_this_machine(url) and proxy is not None and not _is_here(proxy)
+
+
+def _is_here(proxy: str) -> bool:
+    return on_this_machine(proxy if "://" in proxy else f"http://{proxy}")
 
 
 class FrugalSession(requests.Session):

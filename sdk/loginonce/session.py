@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias, TypedDict, Un
 
 import requests
 from requests.cookies import extract_cookies_to_jar
-from requests.utils import get_auth_from_url
+from requests.utils import get_auth_from_url, resolve_proxies
 
 from .address import origin, secure
 from .assembly import provider_of, source_of
@@ -27,7 +27,7 @@ from .config import Settings, key_file, key_or_path, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired, StepUpRequired
 from .home import at_fork_in_child
 from .model import Account, Change, ChangeKind, Grant, Members, Secret, TokenSet, scope_set
-from .proxies import FrugalSession
+from .proxies import FrugalSession, staying_here
 from .refresh import Policy, Problem, fresh_span, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
@@ -489,6 +489,10 @@ class Session(FrugalSession):
             ours = self.auth is self._bearer and "Authorization" not in request.headers
             addressed = origin(url) if ours else _NOBODY
         token = self.source.token() if self._may_carry(url, addressed) else None
+        if token is not None and url[:5].lower() == "http:":  # on this machine, and by no proxy that is elsewhere
+            if "proxies" not in kwargs:
+                kwargs["proxies"] = resolve_proxies(request, dict(self.proxies), self.trust_env)
+            kwargs["proxies"] = staying_here(kwargs["proxies"])
         hop = _Hop(self, request, addressed, token)
         try:
             return super().send(hop.travelling, **kwargs)
@@ -516,7 +520,7 @@ class Session(FrugalSession):
         """
         addressed: str = response.__dict__.get(_ADDRESSED, _NOBODY)
         # The hop begins unsigned; what belongs on it is put on when it is sent.
-        if isinstance(prepared_request.headers.get("Authorization"), Secret):
+        if addressed != _NOBODY and isinstance(prepared_request.headers.get("Authorization"), Secret):
             take_off(prepared_request)
         prepared_request.hooks = {**prepared_request.hooks, "response": _hooks(prepared_request)}
         prepared_request.__dict__[_ADDRESSED] = addressed
@@ -566,8 +570,12 @@ class Session(FrugalSession):
         other.__setstate__(self._state())
         return other
 
-    def __deepcopy__(self, memo: object) -> Session:
-        return self.__copy__()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
+        other = type(self).__new__(type(self))
+        state = self._state()
+        own = copy.deepcopy({name: state.pop(name) for name in self.__attrs__ if name in state}, memo)
+        other.__setstate__({**state, **own})
+        return other
 
     def _state(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in self.__attrs__}

@@ -32,7 +32,7 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 from .address import on_this_machine, secure
 from .errors import ConfigurationError, TransportError
 from .model import Secret
-from .proxies import FrugalSession
+from .proxies import FrugalSession, staying_here
 from .value import Value, field
 from .wire import Answer, Form
 
@@ -146,7 +146,7 @@ class Transport:
                 timeout=(min(CONNECT_TIMEOUT, budget), budget),
                 verify=settings["verify"] or True,
                 cert=settings["cert"],
-                proxies=_proxies(url, settings["proxies"]),
+                proxies=staying_here(settings["proxies"]) if on_this_machine(url) else settings["proxies"],
             )
             with response:
 
@@ -166,13 +166,6 @@ class Transport:
                 return Answer(
                     response.status_code, {name.lower(): text for name, text in response.headers.items()}, body
                 )
-
-
-def _proxies(url: str, proxies: Mapping[str, str]) -> dict[str, str]:
-    """What is meant for this machine may be plain http: it goes by no proxy that is elsewhere."""
-    if not on_this_machine(url):
-        return dict(proxies)
-    return {name: to for name, to in proxies.items() if to and on_this_machine(to if "://" in to else f"http://{to}")}
 
 
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -248,6 +248,20 @@ def test_plain_requests_prove_too(fake: FakeProvider, lab: loginonce.Session) ->
     assert nonces_asked(fake) == 1
 
 
+def test_a_proof_that_went_along_with_a_redirect_is_made_anew_and_nothing_is_spent(
+    fake: FakeProvider, lab: loginonce.Session
+) -> None:
+    def older(grant: Any) -> Any:  # a token that was got just now would not be renewed in any case
+        tokens = [replace(token, received_at=token.received_at - 60) for token in grant.tokens]
+        return replace(grant, attempt=grant.attempt + 1, tokens=tuple(tokens))
+
+    lab.source.change(older)
+    assert lab.get(fake.api("/runs")).ok  # the API's nonce is known
+    answer = requests.get(fake.api("/redirect"), params={"to": fake.api("/runs")}, auth=lab.auth)
+    assert answer.status_code == 200
+    assert fake.stats.token_requests == 0
+
+
 def test_nonces_are_kept_of_so_many_apis_and_no_more(
     fake: FakeProvider, lab: loginonce.Session, no_nonces: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -622,6 +622,15 @@ def test_a_redirect_to_another_origin_never_takes_the_token_along(
     assert elsewhere.authorizations == [None]
 
 
+def test_another_sessions_auth_goes_along_with_a_redirect_as_with_requests(
+    fake_provider: FakeProvider, lab: loginonce.Session, open_session: Open
+) -> None:
+    age(lab)
+    where = {"to": fake_provider.api("/runs")}
+    assert lab.get(fake_provider.api("/redirect"), params=where, auth=open_session().auth).status_code == 200
+    assert fake_provider.stats.token_requests == 0
+
+
 @pytest.mark.hazard(25)
 def test_a_redirect_never_gives_the_token_to_another_provider(
     fake_provider: FakeProvider, fake_provider_factory: Factory, lab: loginonce.Session
@@ -1009,6 +1018,46 @@ def test_settings_of_a_call_reach_the_second_try(lab: loginonce.Session) -> None
     assert (second["timeout"], second["verify"], second["cert"], second["stream"]) == ((1, 2), False, "pem", True)
 
 
+@pytest.fixture
+def far_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of another machine, for everything."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://proxy.invalid:3128")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("far_proxy")
+@pytest.mark.parametrize("how", ["environment", "session", "call", "send"])
+def test_what_is_meant_for_this_machine_goes_by_no_proxy_of_another(
+    fake_provider: FakeProvider, lab: loginonce.Session, how: str
+) -> None:
+    age(lab)
+    fake_provider.revoke_access_tokens()  # so that one goes out again, too
+    url, given = fake_provider.api("/runs"), {"http": "http://proxy.invalid:3128"}
+    if how == "session":
+        lab.proxies = given
+    if how == "send":
+        answer = lab.send(lab.prepare_request(requests.Request("GET", url)))
+    else:
+        answer = lab.get(url, **({"proxies": given} if how == "call" else {}))
+    assert answer.status_code == 200
+    where = {"to": url}
+    assert lab.get(fake_provider.api("/redirect"), params=where).status_code == 200
+
+
+@pytest.mark.usefixtures("far_proxy")
+def test_plain_requests_send_no_token_in_the_clear_to_a_proxy_of_another_machine(
+    lab: loginonce.Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    near, far = (requests.Request("GET", url) for url in ("http://127.0.0.1:1/x", "https://api.example.org/x"))
+    with requests.Session() as plain:
+        assert "Authorization" not in lab.auth(plain.prepare_request(near)).headers
+        assert "Authorization" in lab.auth(plain.prepare_request(far)).headers
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert "Authorization" in lab.auth(plain.prepare_request(near)).headers
+
+
 def test_a_session_that_ignores_the_environment_ignores_it_towards_the_provider_too(
     fake_provider: FakeProvider, lab: loginonce.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1111,6 +1160,19 @@ def test_a_copied_session_is_signed_in_and_renews_itself(
     assert duplicate(refused).get(fake_provider.api("/runs")).status_code == 200
     assert refused.get(fake_provider.api("/runs")).status_code == 200
     assert fake_provider.stats.token_requests == 1
+
+
+def test_a_deep_copy_has_headers_cookies_and_adapters_of_its_own(
+    fake_provider: FakeProvider, lab: loginonce.Session
+) -> None:
+    lab.cookies.set("one", "1")
+    twin = copy.deepcopy(lab)
+    twin.headers["X-Two"] = "2"
+    twin.cookies.set("two", "2")
+    assert ("X-Two" in lab.headers, lab.cookies.get_dict()) == (False, {"one": "1"})
+    assert twin.cookies.get_dict() == {"one": "1", "two": "2"}
+    assert not {id(each) for each in twin.adapters.values()} & {id(each) for each in lab.adapters.values()}
+    assert twin.get(fake_provider.api("/runs")).status_code == 200
 
 
 def test_the_auth_of_the_caller_survives_a_pickle(elsewhere: Elsewhere, lab: loginonce.Session) -> None:
