@@ -223,7 +223,7 @@ class BearerAuth(AuthBase):
 
     A request that was prepared with it is good for one sending: the token is taken off again when the answer is
     there, but for one that redirects, and nothing can be done where no answer comes: the exception's frames
-    belong to others.  A `Session` does all of that.
+    belong to others.  Of proxies it knows those of the environment.  A `Session` does all of that.
     """
 
     def __init__(self, source: TokenSource) -> None:
