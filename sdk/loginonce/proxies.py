@@ -1,8 +1,7 @@
 """Settings of requests that come from the environment, at less than they cost there: `FrugalSession`.
 
-requests reads every variable to find out whether one names a proxy, twice for each request: half of what one costs
-before it is sent.  An environment that was found to name none is not searched again until one of its variables has
-changed.
+requests reads every variable to find out which of them name a proxy, twice for each request: half of what one costs
+before it is sent.  What was found for a host is not looked for again until one of the variables has changed.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import os
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.sessions import merge_setting
@@ -18,28 +18,40 @@ from requests.utils import get_environ_proxies, select_proxy
 
 from .address import on_this_machine
 
-__all__ = ["FrugalSession", "leaves_this_machine", "none_in_environment", "staying_here"]
+__all__ = ["FrugalSession", "environment_proxies", "leaves_this_machine", "staying_here"]
 
-_kept: tuple[dict[bytes, bytes], bool] = ({}, True)
-"""All variables as they were at the last look, and what that showed."""
+MOST_HOSTS = 256
+"""Of which what was found is kept; the others are looked up each time."""
+
+_Host = tuple[str | None, int | None]
+_kept: tuple[dict[bytes, bytes], dict[_Host, dict[str, str]]] = ({}, {})
+"""All variables as they were at the last look, and what was found in them for which host."""
 
 
-def none_in_environment() -> bool:
-    """Whether certainly no variable speaks of proxies now, `no_proxy` included.
+def environment_proxies(url: str) -> Mapping[str, str]:
+    """What requests finds in the environment for that address.
 
-    False also where it is the system that is asked (macOS, Windows).
+    Where it is the system that knows of proxies (macOS, Windows) it is asked each time.
     """
     global _kept
     # The dict behind it: to compare two takes a hundredth of what it takes to look at each variable.
     variables: Any = getattr(os.environ, "_data", None)
     if urllib.request.getproxies is not urllib.request.getproxies_environment or not isinstance(variables, dict):
-        return False
-    seen, none = _kept
+        return get_environ_proxies(url)
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname, parts.port
+    except ValueError:
+        return get_environ_proxies(url)
+    seen, answers = _kept
     if variables != seen:
-        seen = variables.copy()
-        none = not any(name[-6:].lower() == b"_proxy" for name in seen)  # in either case, as urllib reads them
-        _kept = (seen, none)
-    return none
+        _kept = seen, answers = variables.copy(), {}
+    found = answers.get(host)
+    if found is None:
+        found = get_environ_proxies(url)
+        if len(answers) < MOST_HOSTS and variables == seen:  # else it may be of other variables than those
+            answers[host] = found
+    return found
 
 
 def staying_here(proxies: Mapping[str, str] | None) -> dict[str, str]:
@@ -49,7 +61,7 @@ def staying_here(proxies: Mapping[str, str] | None) -> dict[str, str]:
 
 def leaves_this_machine(url: str) -> bool:
     """Whether what is meant for this machine would go by a proxy that is elsewhere, as the environment has it."""
-    proxy = select_proxy(url, get_environ_proxies(url))
+    proxy = select_proxy(url, dict(environment_proxies(url)))
     return on_this_machine(url) and proxy is not None and not _is_here(proxy)
 
 
@@ -61,9 +73,12 @@ class FrugalSession(requests.Session):
     """A session of requests that promises the same, and does not look again for what is not there."""
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """As requests does it; an environment without proxies is not searched for them at each request."""
-        if not self.trust_env or not none_in_environment():
+        """As requests does it; an environment that is as it was is not searched at each request."""
+        if not self.trust_env or (proxies and "no_proxy" in proxies):
             return super().merge_environment_settings(url, proxies, stream, verify, cert)
+        if proxies is not None:
+            for name, to in environment_proxies(url).items():
+                proxies.setdefault(name, to)
         if verify is True or verify is None:
             verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or verify
         return {

@@ -62,21 +62,90 @@ def test_settings_are_those_of_requests_however_the_environment_changes(
                 assert merged(lab, url, given) == merged(plain, url, given), (variables, url)
 
 
-def test_an_environment_without_proxies_is_searched_once(lab: FrugalSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    searched = []
-    monkeypatch.setattr("requests.sessions.get_environ_proxies", lambda *_, **__: searched.append(1) or {})
-    merged(lab, ADDRESSES[0], {})
-    assert searched == []
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses for which the environment was searched."""
+    found: list[str] = []
+    real = proxies.get_environ_proxies
+    monkeypatch.setattr(proxies, "get_environ_proxies", lambda url: found.append(url) or real(url))
+    return found
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "NO_PROXY"])
+def test_an_environment_is_searched_once_for_each_host_until_it_changes(
+    lab: FrugalSession, monkeypatch: pytest.MonkeyPatch, searched: list[str], variable: str
+) -> None:
+    monkeypatch.setenv("LC_PAPER", "1")  # whatever was kept is of another one
+    for path in "abc":
+        merged(lab, f"https://api.example.org/{path}", {})
+        merged(lab, f"https://files.example.org/{path}", {})
+    assert searched == ["https://api.example.org/a", "https://files.example.org/a"]
+    searched.clear()
+    monkeypatch.setenv(variable, "http://proxy:3128")
+    for path in "abc":
+        merged(lab, f"https://api.example.org/{path}", {})
+    assert searched == ["https://api.example.org/a"]
+
+
+def test_what_a_caller_does_to_its_proxies_stays_with_it(lab: FrugalSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    for _ in range(2):
+        found = merged(lab, ADDRESSES[0], {})
+        assert found["proxies"] == {"https": "http://proxy:3128"}
+        found["proxies"].clear()
+
+
+def test_of_so_many_hosts_and_no_more_it_is_kept(
+    lab: FrugalSession, monkeypatch: pytest.MonkeyPatch, searched: list[str]
+) -> None:
+    monkeypatch.setenv("LC_PAPER", "2")
+    monkeypatch.setattr(proxies, "MOST_HOSTS", 2)
+    for _ in range(2):
+        for host in "abc":
+            merged(lab, f"https://{host}.example.org", {})
+    assert searched == [f"https://{host}.example.org" for host in "abcc"]
+
+
+def test_variables_that_change_while_they_are_searched_are_searched_again(
+    lab: FrugalSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = proxies.get_environ_proxies
+
+    def changing(url: str) -> dict[str, str]:
+        monkeypatch.setenv("https_proxy", "http://late:1")
+        return real(url)
+
+    monkeypatch.setenv("LC_PAPER", "3")
+    monkeypatch.setattr(proxies, "get_environ_proxies", changing)
     merged(lab, ADDRESSES[0], {})
-    assert searched == [1]
+    monkeypatch.setattr(proxies, "get_environ_proxies", real)
+    monkeypatch.delenv("https_proxy")
+    assert merged(lab, ADDRESSES[0], {})["proxies"] == {}
 
 
-def test_where_the_system_is_asked_for_proxies_it_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_system_is_asked_for_proxies_it_is_asked_each_time(
+    monkeypatch: pytest.MonkeyPatch, searched: list[str]
+) -> None:
     monkeypatch.setattr("urllib.request.getproxies", dict)
-    assert not proxies.none_in_environment()
+    assert [proxies.environment_proxies(url) for url in (ADDRESSES[0], ADDRESSES[0])] == [{}, {}]
+    assert len(searched) == 2
 
 
-def test_an_environment_that_cannot_be_compared_is_searched_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_that_cannot_be_compared_is_searched_each_time(
+    monkeypatch: pytest.MonkeyPatch, searched: list[str]
+) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    assert not proxies.none_in_environment()
+    for _ in range(2):
+        proxies.environment_proxies(ADDRESSES[0])
+    assert len(searched) == 2
+
+
+@pytest.mark.parametrize("url", ["https://api.example.org:port/", "file:///x", "https://[::1/"])
+def test_an_address_that_is_none_is_judged_by_requests(lab: FrugalSession, url: str) -> None:
+    try:
+        expected = merged(requests.Session(), url, {})
+    except ValueError as error:
+        with pytest.raises(type(error)):
+            merged(lab, url, {})
+    else:
+        assert merged(lab, url, {}) == expected
