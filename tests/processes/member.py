@@ -3,7 +3,8 @@
     python member.py member FD      one member
     python member.py launcher FD    forks a member for every socket that it is sent
 
-The launcher imports everything once and has one thread, so that a forked member costs milliseconds.
+The launcher imports once what its members will need and has one thread, so that a forked member costs milliseconds.
+A member that starts from nothing imports as any program does, each thing when it is first needed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,14 @@ import points
 import workers
 
 import loginonce
+
+AT_ONCE = (
+    *("joserfc.jwt", "joserfc.jwk", "authlib.oidc.core"),
+    *(f"loginonce.{name}" for name in ("session", "client", "source", "transport", "backend", "environment", "watch")),
+    *("loginonce.login.signin", "loginonce.stores.opening", "loginonce.stores.file", "loginonce.stores.bell"),
+)
+"""What a log-in, a renewal and a log-out need, and `import loginonce` leaves for later.  Each store comes when it is
+opened: which of them are there says what a point can be (`points`)."""
 
 sys.path.append(str(Path(__file__).parent.parent / "stores"))  # where the keyring is that processes share
 
@@ -237,6 +246,8 @@ if __name__ == "__main__":
     role, descriptor = sys.argv[1:]
     wire = socket.socket(fileno=int(descriptor))
     if role == "launcher":
+        for module in AT_ONCE:
+            importlib.import_module(module)
         launch(wire)
     else:
         Member().serve(wire)
