@@ -16,7 +16,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ OLDEST_JAVA: Final = 17
 FETCH_SECONDS: Final = 300.0  # 180 MB
 START_SECONDS: Final = 300.0  # the first start of all builds the server for its options; any other takes a tenth
 STOP_SECONDS: Final = 20.0
+CHANGE_SECONDS: Final = 30.0
 REALM: Final = Path(__file__).with_name("keycloak.json")
 
 _TOKEN_EVENTS: Final = ("CLIENT_LOGIN", "CODE_TO_TOKEN", "OAUTH2_DEVICE_CODE_TO_TOKEN", "REFRESH_TOKEN")
@@ -258,12 +259,34 @@ class Keycloak:
         """Change the client that `client_id` names, in Keycloak's names; what it has of attributes stays."""
         path = f"clients/{self._clients[self.client_id]}"
         client = self.admin("GET", path)
-        attributes = {**client["attributes"], **settings.pop("attributes", {})}
-        self.admin("PUT", path, {**client, **settings, "attributes": attributes})
+        given = settings.pop("attributes", {})
+        self.admin("PUT", path, {**client, **settings, "attributes": {**client["attributes"], **given}})
+
+        def changed() -> bool:
+            now = self.admin("GET", path)
+            return settings.items() <= now.items() and given.items() <= now["attributes"].items()
+
+        self._until(changed, {**settings, **given})
+
+    def _until(self, applied: Callable[[], bool], what: object) -> None:
+        """Wait until it is in force: Keycloak may answer before it applies what it was told."""
+        deadline = time.monotonic() + CHANGE_SECONDS
+        while not applied():
+            assert time.monotonic() < deadline, f"Keycloak does not apply {what}"
+            time.sleep(0.02)
 
     def configure(self, **attributes: Any) -> None:
         """Change attributes of the public client, with `_` for each `.`: `access_token_lifespan=2` (seconds)."""
         self.change(attributes={name.replace("_", "."): str(value) for name, value in attributes.items()})
+        if life := attributes.get("access_token_lifespan"):
+            self._until(lambda: self._life() == life, attributes)
+
+    def _life(self) -> int:
+        """For how many seconds a token of the public client would be good now; none is issued, no event counted."""
+        path = f"clients/{self._clients[self.client_id]}/evaluate-scopes/generate-example-access-token"
+        token = self.admin("GET", path, userId=self.user_id, scope="openid")
+        life: int = token["exp"] - token["iat"]
+        return life
 
     def map_claim(self, mapper: str, **config: str) -> None:
         """Have a protocol mapper put a claim into the public client's tokens."""
@@ -290,6 +313,7 @@ class Keycloak:
     def forgive(self, reuses: int) -> None:
         """The whole realm accepts each refresh token so many times more, once it is spent."""
         self.admin("PUT", "", {"refreshTokenMaxReuse": reuses})
+        self._until(lambda: bool(self.admin("GET", "")["refreshTokenMaxReuse"] == reuses), f"{reuses} reuses")
 
     def ask_consent(self) -> None:
         """The person is asked whether the public client may, from now on."""
