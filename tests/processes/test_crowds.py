@@ -27,6 +27,8 @@ SIZES = [
     pytest.param(64, marks=pytest.mark.slow),
 ]
 ONE = Stats(token_requests=1, refreshes=1)
+HELD_UP = 5.0
+"""Seconds for which an answer is held up that nobody should wait for; the provider lets go of it when it stops."""
 
 
 def sent(provider: FakeProvider) -> Stats:
@@ -87,11 +89,12 @@ def test_all_wait_for_one_slow_answer(
     crowd = gather()
     crowd.fork(size)
     age(owner, ends_in=-1)
-    fake_provider.latency = 0.3
+    fake_provider.latency = 1.0
     answers = crowd.call_together(fake_provider.api("/runs"))
     assert statuses(answers) == [200] * size
     assert sent(fake_provider) == ONE
-    assert max(answer["seconds"] for answer in answers) < 0.3 + 0.05 * size + 0.5
+    # They wait side by side, and not one after the other.
+    assert max(answer["seconds"] for answer in answers) < size * fake_provider.latency
 
 
 @pytest.mark.hazard(8)
@@ -101,13 +104,14 @@ def test_nobody_waits_while_the_old_token_is_still_good(
     crowd = gather()
     crowd.fork(4)
     age(owner, received=280, ends_in=20)
-    fake_provider.latency = 1.0
+    fake_provider.faults.add(Fault.delay(HELD_UP))
     answers = crowd.call_together(fake_provider.api("/runs"))
     assert statuses(answers) == [200] * 4
-    assert max(answer["seconds"] for answer in answers) < 0.5
+    assert max(answer["seconds"] for answer in answers) < HELD_UP
     assert all(answer == {"subject": "ada"} for answer in crowd.ask("account"))
     until(lambda: fake_provider.stats.refreshes)
     assert sent(fake_provider) == ONE
+    fake_provider.stop()  # or the one that renews would have to be waited for
 
 
 @pytest.mark.parametrize("threads", [8, pytest.param(64, marks=pytest.mark.slow)])
@@ -199,7 +203,7 @@ def test_a_log_out_wins_over_the_refresh_that_is_under_way(
     crowd = gather()
     renewing, leaving = crowd.fork(2)
     age(owner, ends_in=-1)
-    fake_provider.faults.add(Fault.delay(0.3))
+    fake_provider.faults.add(Fault.delay(1.0))
     renewing.tell("call", url=fake_provider.api("/runs"))
     until(lambda: fake_provider.stats.refreshes)
     leaving.ask("logout")
@@ -236,8 +240,8 @@ def test_a_frozen_process_does_not_stop_those_whose_token_is_good(
     until(lambda: fake_provider.stats.token_requests)
     with frozen.stopped():
         answer = other.ask("call", url=fake_provider.api("/runs"))
-        assert answer["status"] == 200
-        assert answer["seconds"] < 0.5
+        assert answer["status"] == 200  # although the one that renews goes no further
+        assert answer["seconds"] < loginonce.Policy().wait_timeout
     assert frozen.hear()["status"] == 200
 
 
@@ -245,16 +249,17 @@ def test_a_frozen_process_does_not_stop_those_whose_token_is_good(
 def test_a_frozen_process_makes_those_without_a_token_wait_no_longer_than_their_policy(
     fake_provider: FakeProvider, owner: loginonce.Session, gather: Gather, age: Age, until: Until
 ) -> None:
-    crowd = gather(policy={"wait_timeout": 0.5, "send_timeout": 5})
+    policy = {"wait_timeout": 0.5, "send_timeout": 5}
+    crowd = gather(policy=policy)
     frozen, other = crowd.fork(2)
     age(owner, ends_in=-1)
-    fake_provider.latency = 0.4
+    fake_provider.latency = 1.0
     frozen.tell("call", url=fake_provider.api("/runs"))
     until(lambda: fake_provider.stats.token_requests)
     with frozen.stopped():
         began = time.monotonic()
         assert other.ask("call", url=fake_provider.api("/runs"))["error"] == "LockTimeout"
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < policy["send_timeout"]
     assert frozen.hear()["status"] == 200
     assert other.ask("call", url=fake_provider.api("/runs"))["status"] == 200
     assert sent(fake_provider) == ONE
