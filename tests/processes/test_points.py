@@ -65,7 +65,8 @@ class FakeStage:
             case "lost":
                 provider.faults.add(Fault.drop_after())
             case "logged out":
-                provider.faults.add(Fault.delay(0.2))
+                # Until the owner has logged out, and within the time that a send has where the lock is a lease.
+                provider.faults.add(Fault.delay(min(0.8, 0.2 + 8 * self._slowness)))
             case "waited":
                 provider.faults.add(Fault.delay(0.8 + 8 * self._slowness))  # until the other one has come to the lock
                 holder()

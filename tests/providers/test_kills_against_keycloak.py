@@ -82,7 +82,7 @@ class KeycloakStage:
             case "lost":
                 self._relay.lose = 1
             case "waited":
-                self._relay.hold = 0.5
+                self._relay.hold = 1.5  # until the other one has come to the lock
                 before = self._relay.refreshes
                 holder()
                 self._until(lambda: self._relay.refreshes > before)

@@ -62,7 +62,7 @@ class RealStage:
             case "lost":
                 self._provider.configure(drop_token_answers=1)
             case "waited":
-                self._provider.configure(token_delay=0.3)
+                self._provider.configure(token_delay=1.5)  # until the other one has come to the lock
                 holder()
                 self._until("token_requests")
 
