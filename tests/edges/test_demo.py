@@ -69,7 +69,7 @@ def ends_well(out: str, err: str, home: Path, temporary: Path) -> None:
 
 
 def test_with_one_login_each_expiry_costs_one_token_request(demo: Demo, loginonce_home: Path, tmp_path: Path) -> None:
-    process = demo("--workers", "3", "--seconds", "2", "--lifetime", "1")
+    process = demo("--workers", "3", "--seconds", "5", "--lifetime", "2")
     out, err = process.communicate(timeout=60)
     numbers = numbers_of(out)
     assert process.returncode == 0, out + err

@@ -19,7 +19,7 @@ from loginonce.testing import FakeProvider
 
 Map = Callable[..., list[Any]]
 
-LIFE = 1.2  # seconds
+LIFE = 3  # seconds; clients renew when 0.9 of it is over, and `expiries` counts what comes after 0.75 of it
 COUNT = 4
 
 
