@@ -35,6 +35,7 @@ pytestmark = pytest.mark.real
 PASSWORD = "hush/canary#7?x"
 ESCAPED = "hush%2Fcanary%237%3Fx"
 OTHER = replace(KEY, account="another")
+PATIENCE = 10.0
 
 
 @pytest.fixture(scope="module", params=[REDIS, VALKEY])
@@ -101,13 +102,12 @@ def record_name(store: RedisStore) -> str:
     return store.location(KEY).partition(" ")[2]
 
 
-def until(happened: Callable[[], object], seconds: float = 5.0) -> float:
-    """Wait for it, and return how long that took."""
+def until(happened: Callable[[], object]) -> None:
+    """Wait for it."""
     began = time.monotonic()
     while not happened():
-        assert time.monotonic() - began < seconds, "it did not happen"
+        assert time.monotonic() - began < PATIENCE, "it did not happen"
         time.sleep(0.001)
-    return time.monotonic() - began
 
 
 # ── stamps ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -120,9 +120,14 @@ def commit_slowly(url: str, times: int) -> None:
         store.commit(a_grant(order=(1, 0, attempt)), expected=(1, 0, attempt - 1))
 
 
-def lateness(store: RedisStore, url: str) -> float:
-    """After how many seconds a change by another process shows, at worst of five, to who looks all the time."""
-    worst = 0.0
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stamp is asked for again when the server tells of a change, and not because it has become too old."""
+    monkeypatch.setattr(module, "TRUST", 20 * PATIENCE)
+
+
+def changes_show(store: RedisStore, url: str) -> None:
+    """Five changes by another process do, to who looks all the time."""
     other = multiprocessing.get_context("spawn").Process(target=commit_slowly, args=(url, 5))
     witness = RedisStore(url)
     other.start()
@@ -131,65 +136,66 @@ def lateness(store: RedisStore, url: str) -> float:
             before = store.stamp(KEY)
             while witness.load(KEY).stamp == before:
                 store.stamp(KEY)
-            worst = max(worst, until(lambda before=before: store.stamp(KEY) != before))
+            until(lambda before=before: store.stamp(KEY) != before)
     finally:
         other.join()
-    return worst
 
 
-def test_a_change_by_another_process_shows_within_a_quarter_of_a_second(server: Server, store: RedisStore) -> None:
-    assert lateness(store, server.url) < 0.25
+def test_a_change_by_another_process_is_told_of(trusting: None, server: Server, store: RedisStore) -> None:
+    changes_show(store, server.url)
 
 
-def test_also_where_the_server_does_not_tell_of_changes(server: Server, store: RedisStore) -> None:
+def test_where_the_server_does_not_tell_of_changes_it_is_asked(
+    trusting: None, server: Server, store: RedisStore
+) -> None:
     server.client().execute_command("ACL", "SETUSER", "poor", "on", ">pw", "~*", "&*", "+@all", "-client|tracking")
     poor = RedisStore(server.url.replace("//", "//poor:pw@"))
     assert poor.stamp(KEY) == store.stamp(KEY)
     assert poor._ear._good_for == module.POLL
-    assert lateness(poor, server.url) < 0.25
+    changes_show(poor, server.url)
 
 
 def test_also_where_a_connection_is_dead_without_a_sign(server: Server, store: RedisStore, wire: Wire) -> None:
-    far = RedisStore(wire.url + "?timeout=0.2")
+    far = RedisStore(wire.url + "?timeout=0.5")
     before = far.stamp(KEY)
     wire.silent = True
     store.commit(a_grant(order=(1, 0, 1)), expected=(1, 0, 0))
     time.sleep(module.TRUST)
-    with pytest.raises(StoreError, match=r"did not answer within 0.2 s"):
+    with pytest.raises(StoreError, match=r"did not answer within 0.5 s"):
         far.stamp(KEY)
     wire.silent = False
     time.sleep(module.QUIET)
     assert far.stamp(KEY) == store.stamp(KEY) != before
 
 
-def test_also_after_the_server_has_closed_the_connections(server: Server, store: RedisStore) -> None:
+def test_also_after_the_server_has_closed_the_connections(trusting: None, server: Server, store: RedisStore) -> None:
     before = store.stamp(KEY)
     server.client().client_kill_filter(_type="normal", skipme=True)
     RedisStore(server.url).commit(a_grant(order=(1, 0, 1)), expected=(1, 0, 0))
-    until(lambda: store.stamp(KEY) != before, 0.25)
-    assert lateness_of_one(server, store) < 0.25
+    until(lambda: store.stamp(KEY) != before)
+    one_change_shows(server, store)
 
 
-def lateness_of_one(server: Server, store: RedisStore) -> float:
+def one_change_shows(server: Server, store: RedisStore) -> None:
     before, twin = store.stamp(KEY), RedisStore(server.url)
     grant = twin.load(KEY).grant
     assert grant is not None
     twin.commit(replace(grant, attempt=grant.attempt + 1), expected=grant.order)
-    return until(lambda: store.stamp(KEY) != before)
+    until(lambda: store.stamp(KEY) != before)
 
 
 @pytest.mark.hazard(13)
-def test_also_in_a_forked_child_and_in_its_parent_meanwhile(server: Server, store: RedisStore) -> None:
+def test_also_in_a_forked_child_and_in_its_parent_meanwhile(trusting: None, server: Server, store: RedisStore) -> None:
     before = store.stamp(KEY)
 
     def child() -> bool:
         assert store.stamp(KEY) == before
-        assert lateness_of_one(server, store) < 0.25
+        one_change_shows(server, store)
         return True
 
     assert in_a_child(child)
-    until(lambda: store.stamp(KEY) != before, 0.25)
-    assert lateness_of_one(server, store) < 0.25
+    until(lambda: store.stamp(KEY) != before)
+    one_change_shows(server, store)
 
 
 @pytest.mark.hazard(13)
@@ -238,10 +244,10 @@ def test_what_a_forked_child_forgets_it_has_anew(server: Server, store: RedisSto
     assert store._ear is not ear
 
 
-def test_all_is_new_for_a_store_whose_records_are_gone(server: Server, store: RedisStore) -> None:
+def test_all_is_new_for_a_store_whose_records_are_gone(trusting: None, server: Server, store: RedisStore) -> None:
     assert store.stamp(KEY) is not None
     server.client().flushall()
-    until(lambda: store.stamp(KEY) is None, 0.25)
+    until(lambda: store.stamp(KEY) is None)
     assert store.load(KEY).grant is None
 
 
@@ -446,7 +452,7 @@ def test_more_threads_than_connections_wait_their_turn_and_not_for_ever(
     store: RedisStore, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CONNECTIONS", 1)
-    small = RedisStore(server.url + "?timeout=0.1")
+    small = RedisStore(server.url + "?timeout=0.5")
     with small._client.client() as only:
         only.ping()
         with pytest.raises(StoreError, match="all connections of this process are in use"):
@@ -659,7 +665,7 @@ def test_what_is_no_record_at_all_is_set_aside_too(server: Server, store: RedisS
         admin.set(record_name(store), "x")
         with pytest.raises(CorruptStore):
             store.peek(KEY)
-        until(lambda: store.stamp(KEY) == "-", 0.25)
+        until(lambda: store.stamp(KEY) == "-")
         if expected is None:
             store.commit(a_grant(), expected=None)
             assert content(store.load(KEY).grant) == a_grant()
