@@ -80,9 +80,9 @@ def increment(store: TokenStore, key: GrantKey = KEY) -> None:
     A store that is overrun may say so (`LockTimeout`), as long as nothing has changed then.
     """
     while True:
-        before = store.load(key).grant
-        after = a_grant(key, (1, before.generation + 1 if before else 1, 0))
         try:
+            before = store.load(key).grant
+            after = a_grant(key, (1, before.generation + 1 if before else 1, 0))
             store.commit(after, expected=before.order if before else None)
         except (OrderConflict, LockTimeout):
             continue
