@@ -51,7 +51,7 @@ def world(
     with ExitStack() as running:
         api = running.enter_context(Scripted(saying(answer(connection="close"))))
 
-        def make(fault: str) -> World:
-            return World(fault, fake_provider.issuer, api, authority.ca, pairs, monkeypatch, running)
+        def make(fault: str, **settings: float) -> World:
+            return World(fault, fake_provider.issuer, api, authority.ca, pairs, monkeypatch, running, **settings)
 
         yield make

@@ -113,6 +113,7 @@ class World:
         pairs: dict[str, tuple[str, str]],
         monkeypatch: pytest.MonkeyPatch,
         running: ExitStack,
+        send: float = SEND,
     ) -> None:
         self.fault = fault
         self.row = FAULTS[fault]
@@ -140,7 +141,7 @@ class World:
             issuer,
             client_id="fake-public",
             server={"token_endpoint": url},
-            policy=Policy(send_timeout=SEND, wait_timeout=WAIT, refusal_wait=0.0),
+            policy=Policy(send_timeout=send, wait_timeout=WAIT, refusal_wait=0.0),
         )
         running.callback(self.session.close)
         self.session.verify = ca

@@ -345,16 +345,17 @@ def test_a_slow_connection_leaves_less_of_the_budget_for_the_handshake(
 ) -> None:
     server = serve(Connection.silence)
     real = socket.getaddrinfo
+    budget = 2.0  # of which eight tenths are more than a busy machine loses
 
     def slow(host: str, *args: Any, **kwargs: Any) -> Any:
         if host == "localhost":
-            threading.Event().wait(0.8 * BUDGET)
+            threading.Event().wait(0.8 * budget)
         return real("127.0.0.1", *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     began = time.monotonic()
-    refused_by(f"https://localhost:{server.port}/token", budget=BUDGET)
-    assert time.monotonic() - began < 1.6 * BUDGET
+    refused_by(f"https://localhost:{server.port}/token", budget=budget)
+    assert time.monotonic() - began < 1.6 * budget
 
 
 def test_a_missing_file_of_authorities_was_never_sent(serve: Serve, certificates: Certificates) -> None:

@@ -85,6 +85,7 @@ def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left_behind() -> Iterator[None]:
+    earlier[:] = threading.enumerate()
     yield
     for background in list(module._backgrounds):
         background.stop()  # type: ignore[attr-defined]
@@ -93,8 +94,13 @@ def no_thread_is_left_behind() -> Iterator[None]:
     assert ours() == []
 
 
+earlier: list[threading.Thread] = []
+"""Those of other tests' that had not ended when this one began."""
+
+
 def ours() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("loginonce")]
+    later = [thread for thread in threading.enumerate() if thread not in earlier]
+    return [thread for thread in later if thread.name.startswith("loginonce")]
 
 
 def renewals_are_over() -> None:

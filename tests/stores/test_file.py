@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import multiprocessing
 import os
 import pickle
@@ -227,19 +228,21 @@ def test_no_descriptor_stays_open(store: FileStore) -> None:
                 store.commit(a_grant(), expected=None, reserve=True)
 
     work()
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     work()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # what others have dropped may be closed meanwhile
 
 
 def test_no_descriptor_stays_open_when_a_folder_has_the_name_of_a_record(store: FileStore, record: Path) -> None:
     record.unlink()
     record.mkdir(mode=0o700)
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         with pytest.raises(StoreError):
             store.load(KEY)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 # Modes and owners (HAZARDS 18).
