@@ -444,11 +444,19 @@ def notebook(tmp_path: Path) -> Path:
     return path
 
 
-def run_front_end(program: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    from benches import bench, clean_environment
+@pytest.fixture
+def front() -> Path:
+    """The folder of the programs; where it has to be made, that has limits of its own."""
+    from benches import bench
+
+    return bench("front")
+
+
+def run_front_end(program: Path, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    from benches import clean_environment
 
     return subprocess.run(
-        [str(bench("front") / program), *arguments],
+        [str(program), *arguments],
         cwd=folder,
         env=clean_environment(HOME=str(folder), IPYTHONDIR=str(folder), JUPYTER_DATA_DIR=str(folder / "data")),
         stdin=subprocess.DEVNULL,
@@ -461,6 +469,7 @@ def run_front_end(program: str, *arguments: str, folder: Path) -> subprocess.Com
 
 @pytest.mark.real
 @pytest.mark.row("nbclient", "real")
+@pytest.mark.timeout(func_only=True)
 @pytest.mark.parametrize(
     ("program", "arguments"),
     [
@@ -470,9 +479,9 @@ def run_front_end(program: str, *arguments: str, folder: Path) -> subprocess.Com
     ],
 )
 def test_a_real_program_that_runs_a_notebook_is_nobody(
-    row: Row, notebook: Path, program: str, arguments: tuple[str, ...]
+    row: Row, front: Path, notebook: Path, program: str, arguments: tuple[str, ...]
 ) -> None:
-    run_front_end(program, *arguments, folder=notebook.parent)
+    run_front_end(front / program, *arguments, folder=notebook.parent)
     done = json.loads(notebook.with_name("done.ipynb").read_text())
     outputs = "".join("".join(output.get("text", "")) for output in done["cells"][-1]["outputs"])
     assert told(outputs) == (row.name, (False, False, False, True, True))
@@ -497,14 +506,17 @@ def marimo_notebook(folder: Path) -> Path:
 
 
 @pytest.mark.real
-def test_a_real_marimo_notebook_run_as_a_script_is_a_program_like_others(tmp_path: Path) -> None:
-    assert told(run_front_end("python", str(marimo_notebook(tmp_path)), folder=tmp_path).stdout) == ("service", NOBODY)
+@pytest.mark.timeout(func_only=True)
+def test_a_real_marimo_notebook_run_as_a_script_is_a_program_like_others(front: Path, tmp_path: Path) -> None:
+    ran = run_front_end(front / "python", str(marimo_notebook(tmp_path)), folder=tmp_path)
+    assert told(ran.stdout) == ("service", NOBODY)
 
 
 @pytest.mark.real
-def test_a_real_marimo_export_has_nobody(tmp_path: Path) -> None:
-    path = str(marimo_notebook(tmp_path))
-    run_front_end("marimo", "-q", "export", "ipynb", path, "--include-outputs", "-o", "out.ipynb", folder=tmp_path)
+@pytest.mark.timeout(func_only=True)
+def test_a_real_marimo_export_has_nobody(front: Path, tmp_path: Path) -> None:
+    export = ("-q", "export", "ipynb", str(marimo_notebook(tmp_path)), "--include-outputs", "-o", "out.ipynb")
+    run_front_end(front / "marimo", *export, folder=tmp_path)
     cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
     outputs = "".join("".join(output.get("text", "")) for cell in cells for output in cell.get("outputs", ()))
     assert told(outputs) == ("service", NOBODY)

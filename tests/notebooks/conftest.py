@@ -23,6 +23,7 @@ FLAGS: Final = (
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.real)  # pytest asks a folder's conftest about the tests of that folder alone
+    item.add_marker(pytest.mark.timeout(func_only=True))  # what is installed and started has limits of its own
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,7 @@ def needs(reason: str) -> NoReturn:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.real)  # pytest asks a folder's conftest about the tests of that folder alone
+    item.add_marker(pytest.mark.timeout(func_only=True))  # a server that is installed and started has limits of its own
 
 
 class OidcProvider:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from keycloak import Keycloak
     from relay import Relay
 
-pytestmark = pytest.mark.timeout(120, func_only=True)  # the server's start has limits of its own
-
 
 SCOPE = "openid profile email"
 OFFLINE = f"{SCOPE} offline_access"

@@ -27,8 +27,6 @@ from loginonce.model import Secret
 if TYPE_CHECKING:
     from keycloak import Keycloak
 
-pytestmark = pytest.mark.timeout(120, func_only=True)  # the server's start has limits of its own
-
 SCOPE = "openid profile email"
 SECRET = "a secret of more than thirty-two octets, for the tests only"
 QUICK = {"refusal_wait": 0.3}
