@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-__all__ = ["on_this_machine", "origin", "secure", "web_address"]
+__all__ = ["on_this_machine", "origin", "place", "secure", "web_address"]
+
+_PLACE = re.compile("[^/?#]*//[^/?#]*")
 
 
 def web_address(url: str) -> bool:
@@ -19,12 +23,7 @@ def web_address(url: str) -> bool:
 
 def secure(url: str) -> bool:
     """Whether a secret may travel to that address: https, or this machine's loopback."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    encrypted = parts.scheme == "https" and bool(parts.hostname)
-    return _one_word(url) and (encrypted or (parts.scheme == "http" and _loopback(parts.hostname)))
+    return _seen(url)[1] and _one_word(url)
 
 
 def _one_word(url: str) -> bool:
@@ -34,10 +33,45 @@ def _one_word(url: str) -> bool:
 
 def on_this_machine(url: str) -> bool:
     """Whether an address is of this machine's loopback."""
+    return _seen(url)[2]
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port (RFC 6454 §4), as one comparable text; "" for what is not an address."""
+    return _seen(url)[0]
+
+
+def place(url: str) -> str:
+    """The part of an address before its path, "" where there is none, or a name and a password in it.
+
+    On it hangs all that is judged here, and nothing secret is in it: it may be kept.
+    """
+    found = _PLACE.match(url)
+    return "" if found is None or "@" in (before := found[0]) else before
+
+
+def _seen(url: str) -> tuple[str, bool, bool]:
+    return _judged(before) if (before := place(url)) else _judge(url)
+
+
+def _judge(url: str) -> tuple[str, bool, bool]:
+    """Its origin, whether a secret may travel there, and whether that is this machine."""
     try:
-        return _loopback(urlsplit(url).hostname)
+        parts = urlsplit(url)
+        host = parts.hostname
     except ValueError:
-        return False
+        return "", False, False
+    here = _loopback(host)
+    try:
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    except ValueError:
+        whose = ""
+    else:
+        whose = f"{parts.scheme}://{host or ''}:{port}"
+    return whose, (parts.scheme == "https" and bool(host)) or (parts.scheme == "http" and here), here
+
+
+_judged = lru_cache(maxsize=256)(_judge)
 
 
 def _loopback(host: str | None) -> bool:
@@ -49,13 +83,3 @@ def _loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def origin(url: str) -> str:
-    """Scheme, host and port (RFC 6454 §4), as one comparable text; "" for what is not an address."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
-    except ValueError:
-        return ""
-    return f"{parts.scheme}://{parts.hostname or ''}:{port}"

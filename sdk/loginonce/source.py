@@ -132,9 +132,11 @@ class LoginSource:
         """An access token that is good now (see `TokenSource`)."""
         known = self._known
         if known is not None and rejected is None and known.begin <= time.time() < known.end:
-            with suppress(StoreError):  # the slow way knows what to do without a store
+            try:
                 if self.store.stamp(self.key) == known.stamp:
                     return known.token
+            except StoreError:
+                pass  # the slow way knows what to do without a store
         return self._usable(self._obtain(rejected.fingerprint if rejected else "", force=False))
 
     def renew(self) -> TokenSet:
@@ -516,7 +518,9 @@ class _Run:
             if not source.provider.informed():
                 self._hold.release()
                 # So long that the others of this process, who wait at the gate, are there for the send as well.
-                self._hold, budget = None, max(1.0, source.policy.wait_timeout - source.policy.send_timeout)
+                policy = source.policy
+                budget = min(policy.wait_timeout, max(5.0, policy.wait_timeout - policy.send_timeout))
+                self._hold = None
             self._unprepared = source.provider.prepare(budget=budget)
             self._prepared = True
             if self._hold is None:
