@@ -212,10 +212,13 @@ class Provider:
     def _asked_or_kept(self, budget: float) -> list[dict[str, Any]]:
         try:
             return self._asked(budget)
-        except (TransportError, ProtocolError):
-            if kept := self._kept(float("inf")):
-                return kept  # nobody is there to ask: no reason to know less than before, however long ago
-            raise
+        except (TransportError, ProtocolError) as error:
+            kept = self._kept(float("inf"))
+            if not kept:
+                raise
+            if isinstance(error, ProtocolError):  # which a person may have to hear of
+                log.warning("%s  What it said before goes on being used", error)
+            return kept  # no reason to know less than before, however long ago
 
     def _path(self) -> Path | None:
         if self._discovery.folder is None:
@@ -310,7 +313,9 @@ class Provider:
             self._endpoint("token_endpoint", "renewing a login")
             self._authenticated([])
         except TransportError as error:
-            return wire.Unsent(str(error)) if error.retry_after is None else wire.Busy(str(error), error.retry_after)
+            if error.retry_after is None:
+                return wire.Unsent(str(error))
+            return wire.Busy(str(error), min(error.retry_after, ASKING))  # for all, who may know enough already
         except LoginonceError as error:
             return wire.Misconfigured("", str(error))
         return None

@@ -846,6 +846,7 @@ def test_documents_of_yesterday_are_better_than_none(
     [
         (Fault.status(503, headers={"Retry-After": "7"}), Busy, 7.0),
         (Fault.status(429, headers={"Retry-After": "7"}), Busy, 7.0),
+        (Fault.status(503, headers={"Retry-After": "3600"}), Busy, module.ASKING),  # the others may know enough
         (Fault.status(502), Unsent, None),
         (Fault.status(404), Misconfigured, None),
     ],
