@@ -19,7 +19,6 @@ import loginonce
 from loginonce.cli import commands
 from loginonce.model import Marker
 from loginonce.testing import FakeProvider, Fault
-from loginonce.text import duration, moment, plain
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-W", "error", "-m", "loginonce.cli"]
@@ -535,25 +534,3 @@ def test_the_command_is_installed(run: Run) -> None:
     script = shutil.which("loginonce", path=str(Path(sys.executable).parent))
     assert script is not None
     assert "loginonce" in run("--version", command=[script]).stdout
-
-
-# ── words ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(-1, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172800, "2 days")],
-)
-def test_a_duration_is_said_in_the_unit_that_tells_something(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
-
-
-def test_a_moment_is_said_with_its_date_only_on_another_day() -> None:
-    noon = time.mktime((2026, 10, 3, 12, 0, 0, 0, 0, -1))
-    assert moment(noon + 600, noon) == "12:10 (in 10 min)"
-    assert moment(noon - 5, noon) == "11:59:55 (5 s ago)"
-    assert moment(noon + 3 * 86400, noon) == "2026-10-06 12:00 (in 3 days)"
-
-
-def test_plain_text_has_nothing_that_a_terminal_obeys() -> None:
-    assert plain("a\x1b[31m\r\nb\u202ec") == "a [31m  b c"

@@ -114,6 +114,20 @@ def test_nothing_else_is_taken_for_that(other: Answer) -> None:
     assert not dpop.asks_for_nonce(other)
 
 
+@pytest.mark.parametrize(
+    ("refusal", "is_one"),
+    [
+        (answer(401, www_authenticate='DPoP error="invalid_dpop_proof"'), True),
+        (answer(401, www_authenticate='DPoP error="use_dpop_nonce"', dpop_nonce="n"), True),
+        (answer(401, www_authenticate='DPoP error="invalid_token"'), False),
+        (answer(401, www_authenticate='Bearer error="invalid_dpop_proof"'), False),
+        (answer(403, www_authenticate='DPoP error="invalid_dpop_proof"'), False),
+    ],
+)
+def test_a_refusal_for_the_proof_alone_is_told_from_one_of_the_token(refusal: Answer, is_one: bool) -> None:
+    assert dpop.refuses_the_proof(refusal) is is_one
+
+
 def test_a_key_that_is_handed_in_is_taken_as_it_is() -> None:
     assert dpop.require_key(str(KEY)) == KEY
     assert isinstance(dpop.require_key(str(KEY)), Secret)

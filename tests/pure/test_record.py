@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loginonce.errors import CorruptStore, StoreError
 from loginonce.model import Failure, Grant, GrantKey, Marker, Secret, TokenSet
-from loginonce.record import SCHEMA, decode, encode, put_together, take_apart
+from loginonce.record import SCHEMA, Unshown, decode, encode, put_together, take_apart
 
 CANARY = "canary-51c0ffee"
 FULL = Grant(
@@ -287,6 +287,12 @@ def test_a_schema_that_is_not_that_of_its_content_is_damage(made: bytes, claimed
 
 
 BOUND = replace(FULL, dpop_key=Secret(CANARY + "-key"))
+
+
+@pytest.mark.hazard(39)
+def test_a_record_is_in_no_traceback() -> None:
+    assert repr(Unshown(b"rt_canary")) == "<9 bytes>"
+    assert all(type(each) is Unshown for each in (encode(FULL), take_apart(FULL)[1]))
 
 
 @pytest.mark.hazard(37)
