@@ -21,7 +21,7 @@ from requests.utils import rewind_body
 
 from .address import origin, secure
 from .model import Secret, TokenSet
-from .proxies import leaves_this_machine
+from .proxies import environment_proxies, leaves_this_machine
 from .source import TokenSource
 
 __all__ = ["WORTH_A_LOOK", "BearerAuth", "answer_401", "forget", "learn", "put_on", "take_off"]
@@ -235,8 +235,12 @@ class BearerAuth(AuthBase):
         if not secure(url):
             log.warning("no token is sent to %s: it is neither https nor on this machine", origin(url))
             return request
-        if url[:5].lower() == "http:" and leaves_this_machine(url):
-            log.warning("no token is sent to %s: it would go, unencrypted, by a proxy that is elsewhere", origin(url))
+        if url[:5].lower() == "http:" and leaves_this_machine(url, dict(environment_proxies(url))):
+            log.warning(
+                "no token is sent to %s: it would go by a proxy that is elsewhere, and unencrypted.  Set NO_PROXY, or "
+                "send it by the Session",
+                origin(url),
+            )
             return request
         token = self._source.token()
         put_on(request, token)

@@ -10,21 +10,19 @@ import os
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from requests.sessions import merge_setting
 from requests.utils import get_environ_proxies, select_proxy
 
-from .address import on_this_machine
+from .address import on_this_machine, place
 
-__all__ = ["FrugalSession", "environment_proxies", "leaves_this_machine", "staying_here"]
+__all__ = ["Direct", "FrugalSession", "environment_proxies", "leaves_this_machine", "staying_here"]
 
 MOST_HOSTS = 256
 """Of which what was found is kept; the others are looked up each time."""
 
-_Host = tuple[str | None, int | None]
-_kept: tuple[dict[bytes, bytes], dict[_Host, dict[str, str]]] = ({}, {})
+_kept: tuple[dict[bytes, bytes], dict[str, dict[str, str]]] = ({}, {})
 """All variables as they were at the last look, and what was found in them for which host."""
 
 
@@ -38,35 +36,43 @@ def environment_proxies(url: str) -> Mapping[str, str]:
     variables: Any = getattr(os.environ, "_data", None)
     if urllib.request.getproxies is not urllib.request.getproxies_environment or not isinstance(variables, dict):
         return get_environ_proxies(url)
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname, parts.port
-    except ValueError:
-        return get_environ_proxies(url)
+    where = place(url) if isinstance(url, str) else ""
     seen, answers = _kept
     if variables != seen:
         _kept = seen, answers = variables.copy(), {}
-    found = answers.get(host)
+    found = answers.get(where)
     if found is None:
         found = get_environ_proxies(url)
-        if len(answers) < MOST_HOSTS and variables == seen:  # else it may be of other variables than those
-            answers[host] = found
+        if where and len(answers) < MOST_HOSTS and variables == seen:  # else it may be of other variables than those
+            answers[where] = found
     return found
 
 
-def staying_here(proxies: Mapping[str, str] | None) -> dict[str, str]:
-    """Those proxies that are on this machine: by no other goes what is meant for its loopback, plain http mostly."""
-    return {name: to for name, to in (proxies or {}).items() if to and _is_here(to)}
+def forget() -> None:
+    """Look again."""
+    global _kept
+    _kept = ({}, {})
 
 
-def leaves_this_machine(url: str) -> bool:
-    """Whether what is meant for this machine would go by a proxy that is elsewhere, as the environment has it."""
-    proxy = select_proxy(url, dict(environment_proxies(url)))
-    return on_this_machine(url) and proxy is not None and not _is_here(proxy)
+class Direct(dict[str, str]):
+    """No proxies for this one request, and `whole`: those among which the next hop of a redirect may choose."""
+
+    def __init__(self, whole: dict[str, str]) -> None:
+        super().__init__()
+        self.whole = whole
 
 
-def _is_here(proxy: str) -> bool:
-    return on_this_machine(proxy if "://" in proxy else f"http://{proxy}")
+def staying_here(url: str, proxies: dict[str, str]) -> dict[str, str]:
+    """Those proxies, or none where what is meant for this machine would go by one that is elsewhere."""
+    return Direct(proxies) if proxies and leaves_this_machine(url, proxies) else proxies
+
+
+def leaves_this_machine(url: str, proxies: dict[str, str]) -> bool:
+    """Whether what is meant for this machine would go by a proxy that is elsewhere."""
+    proxy = select_proxy(url, proxies) if on_this_machine(url) else None
+    if not proxy:
+        return False
+    return not on_this_machine(proxy if "://" in proxy else f"http://{proxy}")
 
 
 class FrugalSession(requests.Session):
@@ -74,8 +80,13 @@ class FrugalSession(requests.Session):
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         """As requests does it; an environment that is as it was is not searched at each request."""
-        if not self.trust_env or (proxies and "no_proxy" in proxies):
+        if not self.trust_env:
             return super().merge_environment_settings(url, proxies, stream, verify, cert)
+        if proxies and "no_proxy" in proxies:
+            try:
+                return super().merge_environment_settings(url, proxies, stream, verify, cert)
+            finally:
+                forget()  # requests changes the variable for a moment, in which another thread may have looked
         if proxies is not None:
             for name, to in environment_proxies(url).items():
                 proxies.setdefault(name, to)

@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import requests
 from requests.cookies import extract_cookies_to_jar
@@ -27,7 +27,7 @@ from .config import Settings, key_file, key_or_path, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired, StepUpRequired
 from .home import at_fork_in_child
 from .model import Account, Change, ChangeKind, Grant, Members, Secret, TokenSet, scope_set
-from .proxies import FrugalSession, staying_here
+from .proxies import Direct, FrugalSession, staying_here
 from .refresh import Policy, Problem, fresh_span, grant_of_logout
 from .source import LoginSource
 from .stores.base import TokenStore
@@ -467,7 +467,7 @@ class Session(FrugalSession):
         in_address = get_auth_from_url(str(request.url))
         ours = request.auth is None and self.auth is self._bearer and not any(in_address)
         if ours or (request.auth is None and any(in_address)):
-            request = copy.copy(request)
+            request = _twin(request)
             request.auth = _signed_when_sent if ours else in_address
             if request.params == self.params == {}:
                 request.params = None  # the same to requests, which takes a tenth of its time to merge what is empty
@@ -491,8 +491,8 @@ class Session(FrugalSession):
         token = self.source.token() if self._may_carry(url, addressed) else None
         if token is not None and url[:5].lower() == "http:":  # on this machine, and by no proxy that is elsewhere
             if "proxies" not in kwargs:
-                kwargs["proxies"] = resolve_proxies(request, dict(self.proxies), self.trust_env)
-            kwargs["proxies"] = staying_here(kwargs["proxies"])
+                kwargs["proxies"] = resolve_proxies(request, dict(self.proxies or {}), self.trust_env)
+            kwargs["proxies"] = staying_here(url, kwargs["proxies"])
         hop = _Hop(self, request, addressed, token)
         try:
             return super().send(hop.travelling, **kwargs)
@@ -526,6 +526,16 @@ class Session(FrugalSession):
         prepared_request.__dict__[_ADDRESSED] = addressed
         if not self._may_carry(prepared_request.url or "", addressed):
             super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]  # requests'
+            if "Authorization" not in prepared_request.headers:
+                prepared_request.headers.pop("DPoP", None)
+
+    def rebuild_proxies(
+        self, prepared_request: requests.PreparedRequest, proxies: dict[str, str] | None
+    ) -> dict[str, str]:
+        """As requests does it, from all the proxies that there are."""
+        whole = proxies.whole if isinstance(proxies, Direct) else proxies
+        rebuilt: dict[str, str] = super().rebuild_proxies(prepared_request, whole)  # type: ignore[no-untyped-call]  # requests'
+        return rebuilt
 
     # ── other processes ──────────────────────────────────────────────────────────────────────────────────
 
@@ -571,7 +581,7 @@ class Session(FrugalSession):
         return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Session:
-        other = type(self).__new__(type(self))
+        memo[id(self)] = other = type(self).__new__(type(self))
         state = self._state()
         own = copy.deepcopy({name: state.pop(name) for name in self.__attrs__ if name in state}, memo)
         other.__setstate__({**state, **own})
@@ -649,8 +659,7 @@ class _Hop:
         self._addressed = addressed
         self._token = token
         # A copy; body and cookies are the same objects.
-        self.travelling = requests.PreparedRequest()
-        self.travelling.__dict__.update(request.__dict__)
+        self.travelling = _twin(request)
         self.travelling.headers = request.headers.copy()
         self.travelling.hooks = {**request.hooks, "response": [self.answered, *_hooks(request), self.keep_in_mind]}
         if token is not None:
@@ -662,7 +671,8 @@ class _Hop:
         response.request = self._request
         if self._token is None:
             return None
-        learn(self._token, response)
+        if self._token.dpop_key is not None:
+            learn(self._token, response)
         if response.status_code not in WORTH_A_LOOK:
             return None
         extract_cookies_to_jar(session.cookies, self._request, response.raw)  # type: ignore[no-untyped-call]  # requests'
@@ -681,6 +691,16 @@ class _Hop:
     def keep_in_mind(self, response: requests.Response, **_: Any) -> None:
         """After all other hooks, for the next hop."""
         response.__dict__[_ADDRESSED] = self._addressed
+
+
+_Request = TypeVar("_Request", requests.Request, requests.PreparedRequest)
+
+
+def _twin(request: _Request) -> _Request:
+    """As `copy.copy`, which takes ten times as long."""
+    twin = object.__new__(type(request))
+    twin.__dict__.update(request.__dict__)
+    return twin
 
 
 def _hooks(request: requests.PreparedRequest) -> list[Any]:

@@ -29,7 +29,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
 
-from .address import on_this_machine, secure
+from .address import secure
 from .errors import ConfigurationError, TransportError
 from .model import Secret
 from .proxies import FrugalSession, staying_here
@@ -146,7 +146,7 @@ class Transport:
                 timeout=(min(CONNECT_TIMEOUT, budget), budget),
                 verify=settings["verify"] or True,
                 cert=settings["cert"],
-                proxies=staying_here(settings["proxies"]) if on_this_machine(url) else settings["proxies"],
+                proxies=staying_here(url, settings["proxies"]),
             )
             with response:
 

@@ -262,6 +262,21 @@ def test_a_proof_that_went_along_with_a_redirect_is_made_anew_and_nothing_is_spe
     assert fake.stats.token_requests == 0
 
 
+def test_neither_token_nor_proof_of_another_session_goes_to_a_foreign_origin(
+    fake: FakeProvider, fake_provider_factory: Factory, lab: loginonce.Session
+) -> None:
+    seen: list[Any] = []
+    with requests.Session() as spied:
+        keep = spied.get_adapter("http://").send
+        adapter = lab.get_adapter("http://")
+        adapter.send = lambda request, **settings: seen.append(request) or keep(request, **settings)
+        elsewhere = fake_provider_factory().api("/open")
+        lab.get(fake.api("/runs"))
+        seen.clear()
+        lab.get(fake.api("/redirect"), params={"to": elsewhere}, auth=bearer.BearerAuth(lab.source))
+    assert [{"Authorization", "DPoP"} & set(request.headers) for request in seen] == [{"Authorization", "DPoP"}, set()]
+
+
 def test_nonces_are_kept_of_so_many_apis_and_no_more(
     fake: FakeProvider, lab: loginonce.Session, no_nonces: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1046,6 +1046,15 @@ def test_what_is_meant_for_this_machine_goes_by_no_proxy_of_another(
     assert lab.get(fake_provider.api("/redirect"), params=where).status_code == 200
 
 
+def test_the_next_hop_of_a_redirect_goes_by_the_proxy_that_was_given(
+    fake_provider: FakeProvider, elsewhere: Elsewhere, lab: loginonce.Session
+) -> None:
+    far = "http://api.example.org/there"
+    proxies = {"http://api.example.org": elsewhere.origin, "http": "http://proxy.invalid:3128"}
+    assert lab.get(fake_provider.api("/redirect"), params={"to": far}, proxies=proxies).status_code == 200
+    assert [(seen.path, "Authorization" in seen.headers) for seen in elsewhere.seen] == [(far, False)]
+
+
 @pytest.mark.usefixtures("far_proxy")
 def test_plain_requests_send_no_token_in_the_clear_to_a_proxy_of_another_machine(
     lab: loginonce.Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

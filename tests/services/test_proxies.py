@@ -87,6 +87,17 @@ def test_an_environment_is_searched_once_for_each_host_until_it_changes(
     assert searched == ["https://api.example.org/a"]
 
 
+def test_where_no_mapping_is_given_the_environment_is_not_asked_as_with_requests(
+    lab: FrugalSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    url, rest = ADDRESSES[0], (None, None, None)
+    assert lab.merge_environment_settings(url, None, *rest) == {
+        **requests.Session().merge_environment_settings(url, None, *rest),
+        "proxies": {},
+    }
+
+
 def test_what_a_caller_does_to_its_proxies_stays_with_it(lab: FrugalSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
     for _ in range(2):
