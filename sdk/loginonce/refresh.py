@@ -89,8 +89,8 @@ class Policy(Value):
     `reuse_interval`: for how long the provider accepts a spent refresh token again (its setting, never
     inferred; 0 = it does not).
     `lost`: what to do outside that interval when a refresh token may be spent and no access token is left:
-    `retry_once` sends it once more, `login` asks for a new sign-in.  A send that a gateway or an error page
-    answered in the provider's place does not count, so after one of those it may be sent again.
+    `retry_once` sends it once more, `login` asks for a new sign-in.  A send that was answered with an outage
+    (a gateway's answer, an error page, `server_error`) does not count, so after one of those it may be sent again.
     `refusal_wait`: how long a refused token's record is watched for a sibling's newer one.
     `sends_inside_interval`: how often one refresh token is sent within `reuse_interval`, the first time included.
     """

@@ -149,7 +149,7 @@ class Unsent(Value):
 class Lost(Value):
     """The request may have been carried out, and the answer is not there or makes no sense.
 
-    `answered`: something else has answered, such as a gateway or an error page.  Whether the token was spent is as
+    `answered`: with an outage, by a gateway, an error page or the provider itself.  Whether the token was spent is as
     open as before, but the provider is known to be in trouble, and will say in time what became of it.
     """
 

@@ -205,7 +205,8 @@ def _import(bench: Bench) -> Iterator[Figure]:
 @row
 def request(bench: Bench) -> Iterator[Figure]:
     """One request with a valid token over a transport that does nothing, to one with a static header."""
-    for what, variables in {"one request": {}, "one request, a proxy variable set": {"NO_PROXY": "127.0.0.1"}}.items():
+    proxied = {"HTTPS_PROXY": "http://proxy.example.org:3128", "NO_PROXY": "127.0.0.1,.example.net"}
+    for what, variables in {"one request": {}, "one request by a proxy of the environment": proxied}.items():
         found = told(clients("null", bench.folder(), LOGINONCE.name, str(bench.times(40, 10))), **variables)
         yield Figure("request", f"{what}, CPU", found.cpu, 0.90, note=str(found))
     few, many = 20, 120

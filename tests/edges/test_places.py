@@ -237,7 +237,7 @@ def test_who_moves_one_of_several_accounts_is_told_how_to_move_the_others(
     unnamed = lab.source.token()
     code, _, err = run("move", "lab", "--to", f"file:{home}/new")
     told = [line.partition(" is still in ")[0] for line in err.splitlines() if "is still in" in line]
-    assert (code, told) == (0, ["The account 'ada'", "The account 'finn'"])  # not grace, who has signed out
+    assert (code, told) == (0, ["The account ada", "The account finn"])  # not grace, who has signed out
     here, there = lab.settings.store, f"file:{home}/new"
     for account, left in (("ada", 1), ("finn", 0)):
         code, _, err = run("move", "lab", "--account", account, "--from", here, "--to", there)

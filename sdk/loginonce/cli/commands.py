@@ -520,7 +520,7 @@ def _tell_of_others(key: GrantKey, source: TokenStore) -> None:
         for other in sorted(source.grants(), key=lambda grant: grant.key.account):
             alike = replace(other.key, account=key.account) == key
             if alike and other.key != key and other.state in ("ACTIVE", "SPENDING"):
-                account = repr(plain(other.key.account))
+                account = plain(other.key.account) or "(unnamed)"
                 say(f"The account {account} is still in {source.identity}: move it with --account and --from, too")
 
 
