@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote_plus
 
 import atheris
 
@@ -143,8 +144,9 @@ def redirect(data: bytes) -> None:
             continue
         assert code
         assert type(code) is Secret
-        assert re.sub(r"[\t\r\n]", "", url).lstrip(BLANK).lower().startswith(REDIRECT)  # as `urlsplit` sees it
-        assert "state" in url
+        seen = re.sub(r"[\t\r\n]", "", url).lstrip(BLANK)  # as `urlsplit` sees it
+        assert seen.lower().startswith(REDIRECT)
+        assert "state=s" in unquote_plus(seen.partition("?")[2])
 
 
 # ── an API's challenge ───────────────────────────────────────────────────────────────────────────────────
