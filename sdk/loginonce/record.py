@@ -108,6 +108,7 @@ def take_apart(grant: Grant) -> tuple[Grant, bytes]:
 
 def put_together(readable: Grant, secrets: bytes) -> Grant:
     """The grant that was taken apart.  Raises `StoreError` for secrets of a form that this version does not know."""
+    secrets = Unshown(secrets)  # also in a traceback through here
     try:
         return _with_secrets(readable, secrets)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import traceback
 from dataclasses import replace
 from typing import Any
 
@@ -293,6 +294,15 @@ BOUND = replace(FULL, dpop_key=Secret(CANARY + "-key"))
 def test_a_record_is_in_no_traceback() -> None:
     assert repr(Unshown(b"rt_canary")) == "<9 bytes>"
     assert all(type(each) is Unshown for each in (encode(FULL), take_apart(FULL)[1]))
+
+
+@pytest.mark.hazard(39)
+def test_secrets_of_a_form_that_is_not_known_are_in_no_traceback() -> None:
+    with pytest.raises(StoreError, match="newer version") as caught:
+        put_together(take_apart(FULL)[0], b'{"tokens": "rt_canary"}')
+    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert [frame.name for frame in told.stack][-1] == "put_together"
+    assert not any("canary" in str(frame.locals) for frame in told.stack)
 
 
 @pytest.mark.hazard(37)

@@ -142,7 +142,7 @@ def _asked(what: str, ask: Callable[[], Answer]) -> Answer:
     try:
         threading.Thread(target=work, name="loginonce-keyring", daemon=True).start()
     except RuntimeError:  # the interpreter is ending and starts no more threads, or none is to be had
-        work()
+        work()  # which nothing bounds; else an answer could not be saved
     if not over.wait(TELLING):
         log.warning("the keyring of this system %s and does not answer: it may be asking to be unlocked", what)
         if not over.wait(PATIENCE - TELLING):

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, Protocol
 from ..errors import ConfigurationError, LockTimeout, SealError, StoreError
 from ..home import state_folder
 from ..model import Grant, GrantKey, Secret
-from ..record import binding, put_together, take_apart
+from ..record import Unshown, binding, put_together, take_apart
 from .apart import ApartStore
 from .base import OrderConflict, TokenStore, wait_for_lock
 from .file import _private_folder, read_private, write_private
@@ -150,7 +150,7 @@ class KeyFile:
                 return there[0]
             made = SealKey.new()
             try:
-                write_private(self._path, _joined((made, *there)).encode())
+                write_private(self._path, Unshown(_joined((made, *there)).encode()))
             except OSError as error:
                 raise StoreError(f"no key can be written to {self._path}: {error.strerror}") from None
             return made
