@@ -356,7 +356,10 @@ def _token_type(value: object) -> str:
 
 
 def seconds(value: object) -> float | None:
-    """A life time as a number or as text; None for what is missing, not a number, or not positive."""
+    """A life time as a number or as text; None for what is missing, not a number, or not positive.
+
+    Some say 0 for what never ends, Keycloak for what ends within this second: then a 401 decides.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

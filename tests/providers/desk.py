@@ -44,6 +44,13 @@ def ends_at(session: loginonce.Session) -> float:
     return account.expires_at
 
 
+def received_at(session: loginonce.Session) -> float:
+    """When the newest of its access tokens came."""
+    grant = session.source.grant()
+    assert grant is not None
+    return max(token.received_at for token in grant.tokens)
+
+
 def let_pass(until: float) -> None:
     time.sleep(max(0.0, until - time.time()))
 

@@ -276,7 +276,11 @@ class Keycloak:
             time.sleep(0.02)
 
     def configure(self, **attributes: Any) -> None:
-        """Change attributes of the public client, with `_` for each `.`: `access_token_lifespan=2` (seconds)."""
+        """Change attributes of the public client, with `_` for each `.`: `access_token_lifespan=2` (seconds).
+
+        Not one second: Keycloak counts in whole ones, and may say that 0 of it are left.
+        """
+        assert attributes.get("access_token_lifespan") != 1, "Keycloak may say 0 of it, which counts as nothing said"
         self.change(attributes={name.replace("_", "."): str(value) for name, value in attributes.items()})
         if life := attributes.get("access_token_lifespan"):
             self._until(lambda: self._life() == life, attributes)
