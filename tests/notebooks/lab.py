@@ -43,17 +43,20 @@ _THEMES: Final = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
-_GETS_THROUGH: Final = """async (patience) => {
+_IN_THE_WAY: Final = """async ([name, patience]) => {
   // "idle" is told before a connection stands, and what is asked until then may be lost: a request has to come back.
   const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000, false));
+  const shown = () => [...(window.jupyterapp?.shell?.widgets("main") ?? [])].find((one) => one.context?.path === name);
+  let kernel;
   for (const end = Date.now() + patience * 1000; Date.now() < end; await pause(0.05)) {
-    const kernel = window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel;
+    kernel = shown()?.sessionContext?.session?.kernel;
     if (kernel?.status !== "idle" || kernel.connectionStatus !== "connected") continue;
     const asked = kernel.requestExecute({ code: "", silent: true, store_history: false });
-    if (await Promise.race([asked.done.then(() => true, () => false), pause(1)])) return true;
+    if (await Promise.race([asked.done.then(() => true, () => false), pause(1)])) return "";
   }
-  return false;
+  return `${shown() ? "" : "not shown; "}kernel ${kernel?.id}: ${kernel?.status}, ${kernel?.connectionStatus}`;
 }"""
+"""Why no request gets through to the kernel of a notebook, "" if one does."""
 
 
 _CLOSES_ALL: Final = """async () => {
@@ -65,11 +68,15 @@ _CLOSES_ALL: Final = """async () => {
 }"""
 
 
+class KernelSilent(AssertionError):
+    """No request gets through to a kernel."""
+
+
 class JupyterServer:
     """A Jupyter server on a free port of loopback, with its own folders below `home`.
 
     `url`: its address.  `token`: what lets a browser in.  `files`: its notebooks.  `logins`: the `LOGINONCE_HOME`
-    of all its kernels.
+    of all its kernels, `ipython`: their settings.
     """
 
     def __init__(self, home: Path) -> None:
@@ -77,6 +84,7 @@ class JupyterServer:
         self.logins = home / "logins"
         self._log = home / "server.log"
         self._data = home / "data"
+        self.ipython = home / "ipython"
         settings = home / "settings"
         for folder in (self.files, home / "runtime", home / "config", home / "user"):
             folder.mkdir(parents=True)
@@ -104,7 +112,7 @@ class JupyterServer:
                     JUPYTER_RUNTIME_DIR=str(home / "runtime"),
                     JUPYTERLAB_SETTINGS_DIR=str(settings),
                     JUPYTERLAB_WORKSPACES_DIR=str(home / "workspaces"),
-                    IPYTHONDIR=str(home / "ipython"),
+                    IPYTHONDIR=str(self.ipython),
                     LOGINONCE_HOME=str(self.logins),
                 ),
                 stdin=subprocess.DEVNULL,
@@ -151,6 +159,12 @@ class JupyterServer:
             if path.is_file():
                 path.unlink()
         _set(self.settings, "@jupyterlab/apputils-extension/themes", theme=_THEMES["light"])
+
+    def end_kernel(self, notebook: str) -> None:
+        """End the kernel of that notebook."""
+        for session in self._ask("GET", "sessions"):
+            if session["path"] == notebook:
+                self._ask("DELETE", f"sessions/{session['id']}")
 
     def stop(self) -> None:
         """End the process, by its id, and with it its kernels."""
@@ -205,21 +219,31 @@ class Lab:
     def open(self, *cells: str, kernel: str = KERNELS[-1], app: App = "lab", theme: Theme = "light") -> Notebook:
         """A new notebook on a new page, its kernel started, nothing run."""
         path = self._write(cells, kernel)
+        notebook = self._opened(path, len(cells), app, theme)
+        try:
+            notebook.wait_until_idle()
+        except KernelSilent:
+            # Nothing of a test has run in it, so it is not for a test to judge.  Kernels listen on ports that were
+            # free when the server chose them, and connections are lost; a person would try again, too.
+            notebook.page.close()
+            self.server.end_kernel(path.name)
+            notebook = self._opened(path, len(cells), app, theme)
+            notebook.wait_until_idle()
+        return notebook
+
+    def _opened(self, path: Path, count: int, app: App, theme: Theme) -> Notebook:
         if app == "lab" and self._spare:
             page = self._spare.pop()
             page.bring_to_front()
-            notebook = Notebook(self, page, path, len(cells))
+            notebook = Notebook(self, page, path, count)
             notebook.theme(theme)
             notebook._command("docmanager:open", path=path.name)
-            notebook.wait_until_idle()
             return notebook
         _set(self.server.settings, "@jupyterlab/apputils-extension/themes", theme=_THEMES[theme])
         page = self.browser.new_page()
         workspace = f"/lab/workspaces/{path.stem}/tree" if app == "lab" else "/notebooks"
         page.goto(f"{self.server.url}{workspace}/{path.name}?token={self.server.token}")
-        notebook = Notebook(self, page, path, len(cells))
-        notebook.wait_until_idle()
-        return notebook
+        return Notebook(self, page, path, count)
 
     def voila(self, *cells: str, kernel: str = KERNELS[-1]) -> Page:
         """A new notebook as an app of Voila.  The page is complete when all of its cells have ended."""
@@ -351,10 +375,11 @@ class Notebook:
         return opened.value
 
     def wait_until_idle(self) -> None:
-        """Until all cells are there and the kernel waits for them."""
+        """Until all cells are there and the kernel waits for them.  Raises `KernelSilent`."""
         cells = self.page.locator(".jp-Notebook .jp-Cell")
         expect(cells).to_have_count(self.count, timeout=PATIENCE * 1000)
-        assert self.page.evaluate(_GETS_THROUGH, PATIENCE), "no request gets through to the kernel"
+        if in_the_way := self.page.evaluate(_IN_THE_WAY, [self.path.name, PATIENCE]):
+            raise KernelSilent(f"no request gets through ({in_the_way}):\n{self.lab.log()[-4000:]}")
 
     def save(self) -> dict[str, Any]:
         """Save, and give the notebook as it is on the disk."""

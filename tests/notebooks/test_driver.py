@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from lab import Lab
 from playwright.sync_api import expect
 
@@ -55,6 +56,18 @@ def test_an_error_is_told_from_a_result_and_a_new_kernel_from_an_old_one(lab: La
     notebook.restart()
     notebook.run(1)
     notebook.wait_text(1, "False")
+
+
+def test_a_notebook_whose_kernel_never_answers_is_opened_once_more(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.PATIENCE", 20.0)
+    startup = lab.server.ipython / "profile_default" / "startup"
+    startup.mkdir(parents=True, exist_ok=True)
+    hanging = startup / "hanging.py"
+    hanging.write_text(f"import pathlib, time; pathlib.Path({str(hanging)!r}).unlink(); time.sleep(600)")
+    notebook = lab.open("print(6 * 7)")
+    assert not hanging.exists()
+    notebook.run_all()
+    notebook.wait_text(0, "42")
 
 
 def test_a_widget_is_shown_and_its_button_reaches_the_kernel(lab: Lab) -> None:
