@@ -26,7 +26,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
 
 from .address import secure
@@ -101,7 +101,7 @@ class Transport:
         token = _watching.set(watch)
         try:
             return self._send(method, url, form, headers, budget, watch)
-        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+        except Exception as error:  # also a TypeError, such as for settings of the session that nobody can send with
             failure = "no answer in time" if watch.expired else _reason(error, earlier)
         finally:
             watchdog.cancel()

@@ -617,6 +617,17 @@ def test_netrc_is_not_consulted(serve: Serve, tmp_path: Path, monkeypatch: pytes
     assert shown == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("scheme", "settings"),
+    [("http", {"proxies": {"http": 1}}), ("http", {"proxies": {"http": b"http://x"}}), ("https", {"cert": 5})],
+)
+def test_settings_that_nobody_can_send_with_send_nothing(serve: Serve, scheme: str, settings: dict[str, Any]) -> None:
+    server = serve(saying(answer()))
+    with pytest.raises(NeverSent, match="TypeError|AttributeError"):
+        post(server.url.replace("http:", f"{scheme}:"), route=Route(**settings))
+    assert server.requests == []
+
+
 def test_a_password_in_the_address_shows_in_no_message() -> None:
     with pytest.raises(NeverSent) as failed:
         post(f"http://ada:{CANARY}@127.0.0.1:{unused_port()}/token")
