@@ -37,6 +37,10 @@ SCHEMA, SCHEMA_APART, SCHEMA_BOUND = 1, 2, 3
 _HEXADECIMAL = frozenset(b"0123456789abcdef")
 
 
+LONGEST_HEADER = 96
+"""Bytes within which the first line of a record ends."""
+
+
 class Unshown(bytes):
     """What holds secrets in the clear, and no traceback shows; a part of it is plain bytes again."""
 
@@ -44,6 +48,8 @@ class Unshown(bytes):
 
     def __repr__(self) -> str:
         return f"<{len(self)} bytes>"
+
+    __str__ = __repr__
 
 
 def encode(grant: Grant) -> Unshown:
@@ -58,7 +64,10 @@ def decode(data: bytes) -> Grant:
     Raises `CorruptStore` where they are torn or garbled, and `StoreError` where a newer version wrote them.
     Neither message shows anything of the content.
     """
-    header = data.partition(b"\n")[0]
+    begin = Unshown(data[:LONGEST_HEADER])
+    if begin.find(b"\n") < 0:  # what it begins with may be its secrets
+        raise CorruptStore("it does not begin like a login record")
+    header = begin.partition(b"\n")[0]
     schema, checksum = _read_header(header)
     if schema > SCHEMA_BOUND:
         raise StoreError(

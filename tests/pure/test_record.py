@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -292,11 +293,21 @@ BOUND = replace(FULL, dpop_key=Secret(CANARY + "-key"))
 
 @pytest.mark.hazard(39)
 def test_a_record_is_in_no_traceback() -> None:
-    assert repr(Unshown(b"rt_canary")) == "<9 bytes>"
+    assert repr(Unshown(b"rt_canary")) == str(Unshown(b"rt_canary")) == f"{Unshown(b'rt_canary')}" == "<9 bytes>"
     assert all(type(each) is Unshown for each in (encode(FULL), take_apart(FULL)[1]))
 
 
 @pytest.mark.hazard(39)
+@pytest.mark.parametrize("damage", [lambda data: data.partition(b"\n")[2], lambda data: data.replace(b"\n", b"", 1)])
+def test_a_record_that_lost_its_first_line_is_in_no_traceback(damage: Callable[[bytes], bytes]) -> None:
+    damaged = Unshown(damage(encode(replace(FULL, claims={}, scope="canary " * 5))))
+    assert damaged.count(b"canary") > 4
+    with pytest.raises(CorruptStore) as caught:
+        decode(damaged)
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+    assert [frame.name for frame in frames if "canary" in str(frame.locals)] == []
+
+
 def test_secrets_of_a_form_that_is_not_known_are_in_no_traceback() -> None:
     with pytest.raises(StoreError, match="newer version") as caught:
         put_together(take_apart(FULL)[0], b'{"tokens": "rt_canary"}')
