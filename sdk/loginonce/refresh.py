@@ -74,6 +74,9 @@ LONGEST_PAUSE = 4500.0
 LATE = 5.0
 """Seconds that may pass between the writing of a marker and the send that it announces; later nothing is sent."""
 
+TOO_LATE = 4
+"""How often that may happen to a caller who waits too long already: a laptop sleeps once, a store is slow each time."""
+
 CLOCK_DIFFERENCE = 5.0
 """Seconds by which the clocks of two hosts may differ that share a login under leases."""
 
@@ -421,6 +424,7 @@ class Refresh(Value):
     meanwhile: TokenSet | None = None
     problem: Problem | None = None  # what to raise when no token is left
     spent: bool = False  # whether this run has had its one turn (I10)
+    late: int = 0  # how often too much time had passed for a send
     verify_until: float = 0.0
     revoking: Secret | None = None
     then: Literal["look", "use", "raise", "wait"] = "look"  # what follows `release` (and `revoke`)
@@ -458,7 +462,16 @@ def step(state: Refresh, event: Event, now: float) -> Next:
         case "send", Answered():
             return _judge(state, event, now)
         case "send", Late():
-            back = replace(state, phase="settle", grant=_unmarked(state), base=_ours(state).order, spent=False)
+            slow = Problem("later", detail="the store takes too long to write for a send to be safe")
+            back = replace(
+                state,
+                phase="settle",
+                grant=_unmarked(state),
+                base=_ours(state).order,
+                spent=False,
+                late=state.late + 1,
+                problem=slow if state.late + 1 >= TOO_LATE and now >= state.deadline else None,
+            )
             return back, Write(_ours(back), back.base)
         case "save", Written():
             return _release(replace(state, meanwhile=_earned(state)), "use")

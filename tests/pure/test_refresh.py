@@ -11,6 +11,7 @@ from loginonce.model import Failure, Grant, GrantKey, Marker, Secret, TokenSet, 
 from loginonce.refresh import (
     CLOCK_TOLERANCE,
     LATE,
+    TOO_LATE,
     Action,
     Answered,
     Conflict,
@@ -608,6 +609,23 @@ def test_whoever_is_too_late_takes_the_marker_back_and_begins_anew(earlier: bool
     assert isinstance(walk.then(Written()), Release)
     assert isinstance(walk.then(Released()), Load)
     assert isinstance(walk.then(Loaded(expired())), TryLock)  # its turn was not used up
+
+
+def test_a_store_that_is_always_too_late_is_given_up_in_time() -> None:
+    walk, action = leased(expired())
+    for left in reversed(range(TOO_LATE)):
+        assert isinstance(action, Write)
+        walk.then(Written())
+        back = written(walk.then(Late(), after=Policy().wait_timeout))
+        assert (back.state, back.marker) == ("ACTIVE", None)
+        assert isinstance(walk.then(Written()), Release)
+        if left:  # something else may have kept it
+            assert isinstance(walk.then(Released()), Load)
+            assert isinstance(walk.then(Loaded(expired())), TryLock)
+            assert isinstance(walk.then(Locked(held=True, lease=True)), Load)
+            action = walk.then(Loaded(expired()))
+    told = problem(walk.then(Released()))
+    assert (told.kind, told.detail) == ("later", "the store takes too long to write for a send to be safe")
 
 
 @pytest.mark.hazard(3)
