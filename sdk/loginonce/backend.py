@@ -6,19 +6,17 @@ refresh is what it is everywhere.  `refresh` never raises; `password` raises wha
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
 from .errors import ErrorResponse, LoginonceError
+from .log import log
 from .manners import Manners, Place, judge_login, judge_renewal, message
 from .model import AuthorizationServer, Client, Grant, Secret
 from .transport import AnswerLost, NeverSent, Transport
 from .wire import Answer, Lost, Misconfigured, Reply, TokenAnswer, Unsent
 
 __all__ = ["Backend"]
-
-log = logging.getLogger("loginonce")
 
 BUDGET = 20.0
 """Seconds for any one request that is not a refresh."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import secrets
 import ssl
@@ -27,6 +26,7 @@ from .claims import shallow
 from .errors import ConfigurationError, ErrorResponse, LoginonceError, ProtocolError, TransportError
 from .exchange import ExchangedToken, exchange_form, judge_exchange
 from .introspection import judge_introspection, judge_userinfo
+from .log import log
 from .model import AuthorizationServer, Client, Grant, Secret, TokenSet, fingerprint, scope_set
 from .providers import ANY, Dialect
 from .pushed import Pushed, judge_pushed
@@ -35,8 +35,6 @@ from .transport import AnswerLost, NeverSent, Transport
 from .value import Value, field, replace
 
 __all__ = ["Discovery", "Issuer", "LoggedOut", "Provider"]
-
-log = logging.getLogger("loginonce")
 
 BUDGET = 20.0
 """Seconds for any one request that is not a refresh."""
@@ -212,11 +210,11 @@ class Provider:
     def _asked_or_kept(self, budget: float) -> list[dict[str, Any]]:
         try:
             return self._asked(budget)
-        except (TransportError, ProtocolError) as error:
+        except (TransportError, ProtocolError, ConfigurationError) as error:
             kept = self._kept(float("inf"))
             if not kept:
                 raise
-            if isinstance(error, ProtocolError):  # which a person may have to hear of
+            if not isinstance(error, TransportError):  # a person may have to hear of it
                 log.warning("%s  What it said before goes on being used", error)
             return kept  # no reason to know less than before, however long ago
 
@@ -233,7 +231,10 @@ class Provider:
         try:
             # As private as a login: who could write here could have our refresh tokens sent elsewhere.
             found = read_private(str(path))
-            if found is None or not 0 <= time.time() - found[1].st_mtime < max_age:
+            if found is None:
+                return []
+            age = time.time() - found[1].st_mtime
+            if max_age != float("inf") and not 0 <= age < max_age:
                 return []
             documents = json.loads(found[0])
             metadata.read_metadata(self._discovery.issuer, documents, {})
@@ -274,8 +275,9 @@ class Provider:
                 oddity = f"{url} redirects to {to[:200] if secure(to) else '?'}: use that as the issuer"
         if documents:
             self._read(documents)
-            if unreachable is None:  # else half of it would pass for the whole for a day
-                self._keep(documents)
+            if unreachable is not None:  # half of it must not pass for the whole
+                return self._kept(float("inf")) or documents
+            self._keep(documents)
         elif not {**self.dialect.server, **self._discovery.overrides}.get("token_endpoint"):
             if unreachable is not None:
                 raise TransportError(f"{issuer} cannot be reached: {unreachable}", retry_after=unreachable.retry_after)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import re
 import stat
@@ -33,6 +32,7 @@ from typing import Any, Literal, get_args
 from .address import secure
 from .errors import ConfigurationError
 from .home import config_file, state_folder
+from .log import log
 from .model import Members, Secret
 from .providers import ANY, PLACES, Dialect, known, names, recognised
 from .refresh import Policy
@@ -52,8 +52,6 @@ __all__ = [
     "set_member",
     "settings",
 ]
-
-log = logging.getLogger("loginonce")
 
 GrantType = Literal["", "authorization_code", "client_credentials", "password"]
 

@@ -4,7 +4,6 @@ and an answer that could not be saved yet.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,12 +11,11 @@ from contextlib import suppress
 
 from . import refresh
 from .home import at_fork_in_child
+from .log import log
 from .model import Grant, GrantKey, Order, Secret
 from .stores.base import Hold, OrderConflict, TokenStore
 
-__all__ = ["SLICE", "Gate", "Rescuer", "gate_of", "save_the_rest"]
-
-log = logging.getLogger("loginonce")
+__all__ = ["SLICE", "Gate", "Rescuer", "gate_of", "go_on_saving", "save_the_rest"]
 
 SLICE = 0.1
 """Seconds between two looks at whether a wait is still wanted; what an interrupt takes at most."""
@@ -123,20 +121,29 @@ class Rescuer:
         self.detail = detail
         self.revoke = revoke
         self.over = False
+        self._one = threading.Lock()
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Say so, and begin."""
+        self.gate.unsaved = self.grant
+        self.gate.announce()
+        _rescuers.append(self)
         log.error(
             "the renewed login for %s could not be saved and is kept in memory: %s.  Trying on; do not end this "
             "process before it says that it is saved",
             self.grant.key,
             self.detail,
         )
-        self.gate.unsaved = self.grant
-        self.gate.announce()
-        _rescuers.append(self)
-        with suppress(RuntimeError):  # the interpreter is ending and starts no more threads: the last attempt is left
-            threading.Thread(target=self._work, name="loginonce-rescue", daemon=True).start()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Have a thread at it, where one is to be had; else the next caller tries that again."""
+        with self._one, suppress(RuntimeError):
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="loginonce-rescue", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def _work(self) -> None:
         pause = 0.1
@@ -176,6 +183,12 @@ class Rescuer:
         # More than once: an attempt may find another record, and write over it the next time.
         if not self.over and not any(self._attempt() for _ in range(3)):
             log.critical("the renewed login for %s could not be saved: sign in again", self.grant.key)
+
+
+def go_on_saving() -> None:
+    """See to it that somebody is at what could not be saved."""
+    for rescuer in _rescuers.copy():
+        rescuer.go_on()
 
 
 def save_the_rest() -> None:

@@ -5,7 +5,7 @@ no parsing.  Everything else goes through `_drive`, which does what `refresh.ste
 
 Threads.  Per process and login there is one `Gate`.  Whoever passes it goes on in a worker thread of its own,
 which takes the store's lock, spends, saves and ends: a keyboard interrupt ends the caller's wait and nothing
-else (HAZARDS 2).  The worker is no daemon, so a program that ends waits for it, within the send budget, however
+else (HAZARDS 2).  The worker is no daemon, so a program that ends waits for it, within its budgets, however
 often it is interrupted.  The others wait at the gate, or do not wait at all if their token is still good.
 
 Processes.  Where another one has the lock, no worker is begun: one of the callers waits for the record to change, and
@@ -15,7 +15,6 @@ the new token is adopted when it is there (`stores.base.Lookout`).
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import time
@@ -35,8 +34,9 @@ from .errors import (
     StoreError,
     TransportError,
 )
-from .gate import SLICE, Rescuer, gate_of, save_the_rest
+from .gate import SLICE, Rescuer, gate_of, go_on_saving, save_the_rest
 from .home import at_fork_in_child, process_identity
+from .log import in_words, log, unforeseen
 from .model import Grant, GrantKey, Order, TokenSet, scope_set
 from .refresh import Policy, Problem, Renew, Use, Want
 from .stores.base import Hold, Lookout, OrderConflict, Snapshot, Stamp, TokenStore
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from .wire import Reply
 
 __all__ = ["LoginSource", "TokenSource"]
-
-log = logging.getLogger("loginonce")
 
 PATIENCE = 0.25
 """Seconds after which who waits looks at the lock again: not every store tells of its release."""
@@ -338,6 +336,7 @@ class _Run:
         self._started = time.time()
         self._hold: Hold | None = None
         self._abandoned = False
+        self._thread = threading.get_ident()
         self._prepared = False
         self._unprepared: Reply | None = None
         self._stamp: Stamp = None  # as it was before the record was loaded
@@ -357,9 +356,10 @@ class _Run:
                     return token
                 case refresh.Raise(problem):
                     raise self._source.error(problem, self._trouble)
-                case refresh.TryLock() if self._gate.unsaved is not None:
+                case refresh.TryLock() if (unsaved := self._gate.unsaved) is not None:
+                    go_on_saving()
                     detail = "the renewed login could not be saved yet; see the log"
-                    self._went(refresh.Unreadable(self._gate.unsaved, detail))
+                    self._went(refresh.Unreadable(unsaved, detail))
                 case refresh.TryLock() if self._machine.meanwhile is not None:
                     # STALE: whoever passes the gate renews in the background, and nobody waits (I6).
                     meanwhile = self._machine.meanwhile  # read before the worker goes on with the machine
@@ -411,7 +411,33 @@ class _Run:
             if elsewhere:
                 self._gate.be_quiet(QUIET)
             else:
-                self._work()
+                self._work_here()
+
+    def _work_here(self) -> None:
+        """In the caller's thread.  An interrupt is held back until it is over: a worker would meet none (HAZARDS 2).
+
+        Its caller has given up then, so that what is not spent yet stays so.
+        """
+        # Imported here: this is rare.
+        import signal
+
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(before):
+            self._work()
+            return
+        interrupted = False
+
+        def hold_back(*_: object) -> None:
+            nonlocal interrupted
+            self._abandoned = interrupted = True
+
+        signal.signal(signal.SIGINT, hold_back)
+        try:
+            self._work()
+        finally:
+            signal.signal(signal.SIGINT, before)
+            if interrupted:
+                signal.raise_signal(signal.SIGINT)
 
     def _work(self) -> None:
         # The gate is entered and left in here, where no interrupt comes between.
@@ -426,15 +452,16 @@ class _Run:
             self._outcome = error
         finally:
             trouble = self._trouble or (self._outcome if isinstance(self._outcome, BaseException) else None)
-            if background and trouble is not None:
-                log.warning("a renewal in the background did not succeed: %s", trouble)
-            if background and self._trouble is not None:
+            # What the provider had against it stands in the record, with the time to ask again.
+            if background and trouble is not None and not isinstance(trouble, TransportError | LoginRequired):
                 self._gate.be_quiet(QUIET)
             if self._hold is not None:
                 self._hold.release()
             self._gate.leave()
             self.over.set()
             _under_way.discard(self)
+            if background and trouble is not None:
+                log.warning("a renewal in the background did not succeed: %s", in_words(trouble))
 
     def _drive(self) -> TokenSet:
         """Do what the machine asks for until it is done.  Runs in the worker."""
@@ -448,14 +475,16 @@ class _Run:
                     self._went(self._do(action))
 
     def _unwanted(self) -> bool:
-        """Whether its caller has given up and nothing is spent yet; what has been sent is seen through all the same."""
-        return self._abandoned and not self._machine.spent
+        """Whether nobody waits for it any more, and nothing is spent yet; what has been sent is seen through."""
+        cut_short = _ending and self._thread != threading.main_thread().ident
+        return (self._abandoned or cut_short) and not self._machine.spent
 
     def _do(self, action: refresh.Action) -> refresh.Event:
         source = self._source
         match action:
             case refresh.TryLock() | refresh.Wait() | refresh.Write(reserve=True) if self._unwanted():
-                raise LockTimeout("the caller has given up waiting")
+                why = "the program is ending" if _ending else "the caller has given up waiting"
+                raise LockTimeout(f"the login for {source.key} is not renewed any more: {why}")
             case refresh.Load():
                 with suppress(StoreError):  # reading tells
                     self._stamp = source.store.stamp(source.key)
@@ -547,7 +576,7 @@ class _Run:
         except Exception as error:
             # Also what nobody foresaw: an answer that is on its way to the store must not be lost by it.
             if not isinstance(error, StoreError):
-                log.exception("a store failed in an unforeseen way")
+                unforeseen("a store failed in an unforeseen way", error)
                 error = StoreError(f"the store failed in an unforeseen way: {type(error).__name__}")
             self._trouble = error
             return refresh.NotWritten(str(error))
@@ -573,7 +602,7 @@ class _Run:
         except Exception as error:
             from .wire import Lost
 
-            log.exception("a token request failed in an unforeseen way")
+            unforeseen("a token request failed in an unforeseen way", error)
             reply = Lost(f"unforeseen: {type(error).__name__}")
         log.info("renewing %s: %s", self._source.key, type(reply).__name__)
         from .wire import Granted
@@ -584,6 +613,9 @@ class _Run:
 
 
 _under_way: set[_Run] = set()
+
+_ending = False
+"""Whether the interpreter ends, and with it all threads but the main one, wherever they are."""
 
 at_fork_in_child(_under_way.clear)
 
@@ -603,4 +635,10 @@ def _see_through() -> None:
     save_the_rest()
 
 
+def _begin_no_more() -> None:
+    global _ending
+    _ending = True
+
+
 atexit.register(_see_through)
+atexit.register(_begin_no_more)  # the last one is called first

@@ -17,7 +17,6 @@ sent whose answer could not be saved any more (HAZARDS 2).
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 import time
@@ -28,15 +27,14 @@ from dataclasses import replace
 from types import FunctionType
 from typing import Generic, NamedTuple, Self, TypeVar
 
-from .errors import LoginonceError, LoginRequired, StoreError
+from .errors import LoginRequired, StoreError
 from .home import at_fork_in_child
+from .log import in_words, log
 from .model import ChangeKind, Grant, Order, State, TokenSet
 from .refresh import Problem, Renew, Use, fresh_span
 from .source import LoginSource
 
 __all__ = ["Keeper", "KeptFresh", "Watcher", "why_over"]
-
-log = logging.getLogger("loginonce")
 
 BEAT = 0.25
 """Seconds between two looks: what another process did is told within it, and so is the end of a suspension."""
@@ -118,14 +116,9 @@ def _beat_on(background: weakref.ref[_Background], ended: threading.Event) -> No
             pause, troubled = this.beat(), False
         except Exception as error:
             if not troubled:
-                log.warning("a look at a login failed: %s.  Looking on", _in_words(error))
+                log.warning("a look at a login failed: %s.  Looking on", in_words(error))
             pause, troubled = SLOW_BEAT, True
         del this
-
-
-def _in_words(error: Exception) -> str:
-    """What may be logged of it: nobody knows what others write into theirs."""
-    return ".  ".join(str(error).splitlines()) if isinstance(error, LoginonceError) else type(error).__name__
 
 
 _backgrounds: weakref.WeakSet[_Background] = weakref.WeakSet()
@@ -361,14 +354,14 @@ class Keeper(_Background):
                 self._give_up(error)
         except Exception as error:
             if not standing.troubled:
-                log.info("a renewal ahead of time failed: %s", _in_words(error))
+                log.info("a renewal ahead of time failed: %s", in_words(error))
             if self._standing.generation == standing.generation:
                 self._standing = standing._replace(troubled=True, rest_until=time.monotonic() + REST)
 
     def _give_up(self, error: Exception) -> None:
         if not self._standing.over:
             self._standing = self._standing._replace(over=True)
-            log.warning("not kept fresh any more, until there is a new login: %s", _in_words(error))
+            log.warning("not kept fresh any more, until there is a new login: %s", in_words(error))
 
 
 class KeptFresh:

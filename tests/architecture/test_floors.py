@@ -19,7 +19,7 @@ PURE = (
     "refresh", "value",
 )  # fmt: skip
 LOW = (
-    *PURE, "transport", "home", "text", "backend", "client", "gate", "source", "watch", "derived", "register",
+    *PURE, "transport", "home", "log", "text", "backend", "client", "gate", "source", "watch", "derived", "register",
     "stores/__init__", "stores/base", "stores/file", "stores/locks", "stores/memory",
 )  # fmt: skip
 

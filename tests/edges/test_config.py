@@ -131,7 +131,7 @@ def test_a_file_that_is_no_text_is_told_of(file: Path) -> None:
 def test_a_client_secret_in_a_file_open_to_others_is_warned_of(
     file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loginonce.config.log.propagate", True)
+    monkeypatch.setattr("loginonce.config.log.logger.propagate", True)
     file.write_text(f"[profiles.lab]\nissuer = '{ISSUER}'\nclient_id = 'x'\nclient_secret = 'hush'\n")
     file.chmod(0o644)
     settings("lab")

@@ -349,6 +349,39 @@ def test_half_of_the_documents_is_not_kept_when_the_other_half_was_only_late(
     assert public(fake_provider, folder=folder).server.revocation_endpoint
 
 
+def test_the_whole_that_was_kept_is_better_than_half(fake_provider: FakeProvider, folder: Path, kept: Path) -> None:
+    provider = public(fake_provider, folder=folder)
+    before = provider.server
+    whole = kept.read_bytes()
+    provider.forget_server()
+    fake_provider.faults.add(Fault.status(200, json.dumps({"issuer": fake_provider.issuer})), where="discovery")
+    fake_provider.faults.add(Fault.status(503), where="discovery")
+    assert provider.server == before
+    assert kept.read_bytes() == whole
+
+
+@pytest.mark.parametrize("end_point", ["http://id.example.org/token", "https:///"])
+def test_end_points_that_no_secret_may_be_sent_to_do_not_replace_those_that_are_known(
+    fake_provider: FakeProvider, folder: Path, kept: Path, caplog: pytest.LogCaptureFixture, end_point: str
+) -> None:
+    provider = public(fake_provider, folder=folder)
+    before = provider.server
+    provider.forget_server()
+    odd = json.dumps({"issuer": fake_provider.issuer, "token_endpoint": end_point})
+    fake_provider.faults.add(Fault.status(200, odd), times=2, where="discovery")
+    assert provider.server == before
+    assert "goes on being used" in caplog.text
+
+
+def test_what_was_kept_before_the_clock_was_set_back_is_known_in_an_outage(
+    fake_provider: FakeProvider, folder: Path, kept: Path
+) -> None:
+    before = public(fake_provider, folder=folder).server
+    os.utime(kept, (time.time() + 3600,) * 2)
+    fake_provider.stop()
+    assert public(fake_provider, folder=folder).server == before
+
+
 def test_what_is_forgotten_is_asked_for_anew(fake_provider: FakeProvider, folder: Path, kept: Path) -> None:
     provider = public(fake_provider, folder=folder)
     _ = provider.server

@@ -765,10 +765,9 @@ def test_whoever_was_held_up_under_a_lease_before_it_could_send_begins_anew(
     assert store.tries == 2
 
 
-def test_a_process_that_may_start_no_more_threads_renews_in_its_own(
-    fake_provider: FakeProvider, store: TokenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = signed_in(fake_provider, store, EXPIRED)
+@pytest.fixture
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread is to be had for a renewal."""
     real = threading.Thread.start
 
     def start(thread: threading.Thread) -> None:
@@ -777,8 +776,45 @@ def test_a_process_that_may_start_no_more_threads_renews_in_its_own(
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_a_process_that_may_start_no_more_threads_renews_in_its_own(
+    fake_provider: FakeProvider, store: TokenStore
+) -> None:
+    source = signed_in(fake_provider, store, EXPIRED)
     assert source.token() == the_grant(store, fake_provider).tokens[0]
     assert fake_provider.stats.token_requests == 1
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_any_thread_of_such_a_process_renews(fake_provider: FakeProvider, store: TokenStore) -> None:
+    source = signed_in(fake_provider, store, EXPIRED)
+    assert in_a_thread(source.token).result(PATIENCE) == the_grant(store, fake_provider).tokens[0]
+
+
+@pytest.mark.hazard(2)
+@pytest.mark.usefixtures("no_workers", "interruptible")
+@pytest.mark.parametrize("sent", [True, False])
+def test_an_interrupt_of_such_a_process_waits_for_what_has_been_sent_and_sends_nothing(
+    fake_provider: FakeProvider, store: TokenStore, monkeypatch: pytest.MonkeyPatch, sent: bool
+) -> None:
+    source = signed_in(fake_provider, store, EXPIRED)
+    name = "_send" if sent else "_lock"
+    real = getattr(_Run, name)
+
+    def interrupted(run: _Run, *given: Any) -> Any:
+        _thread.interrupt_main()
+        return real(run, *given)
+
+    monkeypatch.setattr(_Run, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        source.token()
+    assert the_grant(store, fake_provider).order[1:] == (int(sent), 0)
+    assert fake_provider.stats.token_requests == int(sent)
+    monkeypatch.undo()
+    assert source.token() == the_grant(store, fake_provider).tokens[0]
+    assert (fake_provider.stats.token_requests, fake_provider.stats.replays) == (1, 0)
 
 
 @pytest.mark.hazard(8)
@@ -841,6 +877,143 @@ def test_an_unsaved_answer_of_a_process_that_may_start_no_more_threads_keeps_its
     flaky.before_commit, flaky.no_commit = lambda grant: None, False
     module._see_through()
     assert the_grant(flaky, fake_provider).tokens[0] == token
+
+
+def test_an_unsaved_answer_for_which_no_thread_was_to_be_had_is_saved_when_one_is(
+    fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "_rescuers", [])
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "loginonce-rescue":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    source = signed_in(fake_provider, flaky, EXPIRED)
+    flaky.before_commit = lambda grant: setattr(flaky, "no_commit", grant.generation > 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        token = source.token()
+    flaky.before_commit, flaky.no_commit = lambda grant: None, False
+    for _ in range(2):  # the second finds somebody at it
+        with suppress(StoreError):
+            source.renew()
+    until(lambda: gate_module.gate_of(flaky, source.key).unsaved is None)
+    assert token in the_grant(flaky, fake_provider).tokens or fake_provider.stats.token_requests == 2
+
+
+class Deafening(logging.Handler):
+    """A handler that raises, as one of a user's may."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ValueError("nobody may hear this")
+
+
+@pytest.fixture
+def deafening() -> Iterator[None]:
+    logger, handler = logging.getLogger("loginonce"), Deafening()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.mark.hazard(2, 3)
+@pytest.mark.usefixtures("deafening")
+def test_a_log_that_cannot_be_written_loses_no_answer(
+    fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = signed_in(fake_provider, flaky, EXPIRED)
+    failures = 1
+
+    def fail(grant: Grant) -> None:
+        nonlocal failures
+        if grant.generation > 0 and failures:
+            failures -= 1
+            raise RuntimeError("and the store fails, too")
+
+    flaky.before_commit = fail
+    token = source.token()
+    until(lambda: gate_module.gate_of(flaky, source.key).unsaved is None)
+    assert the_grant(flaky, fake_provider).tokens[0] == token
+    assert (fake_provider.stats.token_requests, fake_provider.stats.replays) == (1, 0)
+
+
+@pytest.mark.usefixtures("deafening")
+def test_a_log_that_cannot_be_written_keeps_nobody_at_the_gate(fake_provider: FakeProvider, flaky: Flaky) -> None:
+    source = signed_in(fake_provider, flaky, STALE)
+    flaky.no_lock = True
+    source.token()
+    workers_done()
+    flaky.no_lock = False
+    assert not gate_module.gate_of(flaky, source.key).busy
+    source.renew()
+    assert the_grant(flaky, fake_provider).generation == 1
+
+
+def test_what_fails_in_the_background_outside_of_the_provider_is_not_tried_at_each_request(
+    fake_provider: FakeProvider, store: TokenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: list[int] = []
+
+    def make() -> Provider:
+        made.append(1)
+        raise ConfigurationError("a setting is wrong")
+
+    signed_in(fake_provider, store, STALE)
+    source = LoginSource(GrantKey(fake_provider.issuer, fake_provider.public_client_id), store, make, policy=QUICK)
+    for _ in range(5):
+        source.token()
+        workers_done()
+    assert len(made) == 1
+    assert caplog.text.count("a setting is wrong") == 1
+
+
+def test_what_others_write_into_their_exceptions_is_not_logged(
+    fake_provider: FakeProvider, flaky: Flaky, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = signed_in(fake_provider, flaky, STALE)
+
+    def fail(key: GrantKey) -> None:
+        raise RuntimeError("row: rt_canary")
+
+    monkeypatch.setattr(flaky, "try_lock", fail)
+    source.token()
+    workers_done()
+    assert "did not succeed: RuntimeError" in caplog.text
+    assert "rt_canary" not in caplog.text
+
+
+def test_an_answer_that_is_saved_meanwhile_is_not_told_of_as_unsaved(
+    fake_provider: FakeProvider, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = signed_in(fake_provider, store, STALE)
+    unsaved = the_grant(store, fake_provider)
+
+    class Saving(gate_module.Gate):
+        """It is saved right after somebody has looked for the so-and-so-many-th time."""
+
+        looks = 0
+
+        @property  # type: ignore[override]
+        def unsaved(self) -> Grant | None:
+            self.looks -= 1
+            return unsaved if self.looks >= 0 else None
+
+        @unsaved.setter
+        def unsaved(self, grant: Grant | None) -> None:
+            pass
+
+    gate = gate_module.gate_of(store, source.key)
+    gate.__class__ = Saving
+    gate.be_quiet(PATIENCE)
+    for looks in range(8):
+        gate.looks = looks  # type: ignore[attr-defined]
+        assert source.token() == unsaved.tokens[0]
+    gate.__class__ = gate_module.Gate
 
 
 @pytest.mark.hazard(3)
@@ -1940,10 +2113,14 @@ def say(*words):
 """
 
 
-def run(script: str, fake: FakeProvider, folder: Path) -> list[str]:
-    """What a program that uses the login says, line by line; it has to end by itself, and well."""
+def run(script: str, fake: FakeProvider, folder: Path, *, first: str = "") -> list[str]:
+    """What a program that uses the login says, line by line; it has to end by itself, and well.
+
+    `first`: what it does before it imports us.
+    """
+    program = textwrap.dedent(first) + PREAMBLE + textwrap.dedent(script)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PREAMBLE + textwrap.dedent(script), fake.issuer, str(folder)],
+        [sys.executable, "-W", "error", "-c", program, fake.issuer, str(folder)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -2162,6 +2339,44 @@ def test_what_a_run_could_not_save_while_the_process_ended_is_tried_once_more(
     threading.Timer(0.2, provider.let_go).start()
     module._see_through()
     assert the_grant(flaky, fake_provider).tokens[0] == result.result(PATIENCE)
+
+
+@pytest.mark.hazard(2)
+def test_nothing_is_spent_in_a_thread_that_the_end_of_the_program_cuts(
+    fake_provider: FakeProvider, folder: Path
+) -> None:
+    store = FileStore(folder)
+    signed_in(fake_provider, store, EXPIRED)
+    said = run(
+        """
+        mine = source()
+
+        def poll():
+            assert ending.wait(20)
+            try:
+                mine.token()
+            except Exception as error:
+                say(error)
+            told.set()
+
+        threading.Thread(target=poll, daemon=True).start()
+        """,
+        fake_provider,
+        folder,
+        first="""
+        import atexit, threading
+
+        ending, told = threading.Event(), threading.Event()
+
+        @atexit.register  # called after those of what is imported below
+        def clean_up():
+            ending.set()
+            assert told.wait(20)
+        """,
+    )
+    assert ["the program is ending" in line for line in said] == [True]
+    assert fake_provider.stats.token_requests == 0
+    assert the_grant(store, fake_provider).state == "ACTIVE"
 
 
 @pytest.mark.hazard(13)

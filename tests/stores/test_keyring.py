@@ -170,7 +170,7 @@ def test_who_reads_while_another_writes_gets_one_of_both(store: KeyringStore, ba
 def test_a_keyring_that_does_not_answer_is_told_of_and_not_waited_for_for_ever(
     store: KeyringStore, backend: InMemory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("loginonce.stores.keyring.log.propagate", True)
+    monkeypatch.setattr("loginonce.stores.keyring.log.logger.propagate", True)
     monkeypatch.setattr(keyring, "TELLING", 0.02)
     monkeypatch.setattr(keyring, "PATIENCE", 0.05)
     store.commit(a_full_grant(), expected=None)
@@ -204,7 +204,7 @@ def test_a_process_that_may_start_no_more_threads_can_still_save(
 def test_what_stays_in_the_keyring_of_an_earlier_state_is_told(
     store: KeyringStore, backend: InMemory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("loginonce.stores.keyring.log.propagate", True)
+    monkeypatch.setattr("loginonce.stores.keyring.log.logger.propagate", True)
     store.commit(a_grant(), expected=None)
 
     def refuse(service: str, username: str) -> None:

@@ -8,7 +8,6 @@ make a browser visit one.
 from __future__ import annotations
 
 import html
-import logging
 import math
 import queue
 import socket
@@ -23,14 +22,13 @@ from urllib.parse import urlsplit
 
 from ..client import Provider
 from ..errors import ConfigurationError, ErrorResponse, LoginFailed, ProtocolError
+from ..log import log
 from ..model import Secret, scope_set
 from ..providers import ANY
 from ..wire import judge_redirect, require_state
 from .flow import Prompt, SignedIn, Waiter, first
 
 __all__ = ["DEFAULT_REDIRECT_URI", "BrowserFlow"]
-
-log = logging.getLogger("loginonce")
 
 DEFAULT_REDIRECT_URI = ANY.redirect_uri
 """Without a port: any free one (RFC 8252 §7.3).  The address, not `localhost`, which may lead elsewhere."""

@@ -13,20 +13,18 @@ keeps nobody waiting for longer than its beats go on.
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from dataclasses import asdict, dataclass, replace
 
 from ..address import secure
 from ..errors import StoreError
 from ..home import has_ended, process_identity
+from ..log import log
 from ..model import GrantKey, scope_set
 from ..stores.base import TokenStore
 from .flow import Prompt
 
 __all__ = ["Board"]
-
-log = logging.getLogger("loginonce")
 
 BEAT = 2.0
 """Seconds between two signs of life of the one who asks."""

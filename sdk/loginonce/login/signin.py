@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import contextvars
 import getpass
-import logging
 import sys
 import threading
 import time
@@ -35,6 +34,7 @@ from ..errors import (
     StoreError,
 )
 from ..idtoken import LEEWAY
+from ..log import log
 from ..model import Account, Grant, Members, Secret, scope_set
 from ..refresh import grant_of_login, shortfall
 from ..source import LoginSource
@@ -47,8 +47,6 @@ from .form import FormFlow
 from .pending import Board
 
 __all__ = ["SignIn", "Wishes"]
-
-log = logging.getLogger("loginonce")
 
 _Asking: TypeAlias = DeviceFlow | BrowserFlow | FormFlow
 _Way: TypeAlias = FlowName | Literal["password"]

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import contextvars
 import io
-import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from ..log import log
 from ..login.flow import Progress
 from ..login.signin import SignIn
 from ..login.text import TextPresenter
@@ -29,8 +29,6 @@ from ..model import Account
 from . import html
 
 __all__ = ["NotebookPresenter"]
-
-log = logging.getLogger("loginonce")
 
 TICK = 1.0
 """Seconds between two looks at the clock."""

@@ -13,7 +13,6 @@ the state of its widgets keeps nothing of it.
 from __future__ import annotations
 
 import contextvars
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from traitlets import Unicode
 
 from ..environment import detect
 from ..errors import ConfigurationError, LoginFailed, LoginonceError, ProtocolError
+from ..log import log
 from ..login.flow import Progress
 from ..login.signin import SignIn, Wishes
 from ..model import Secret
@@ -33,8 +33,6 @@ from . import html
 from .standing import Standing
 
 __all__ = ["LoginWidget"]
-
-log = logging.getLogger("loginonce")
 
 BEAT = 0.25
 """Seconds between two looks at the store: what another kernel did shows within it."""

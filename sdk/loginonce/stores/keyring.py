@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import logging
 import os
 import secrets
 import shlex
@@ -32,6 +31,7 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigurationError, SealError, StoreError
 from ..home import has_ended, process_identity, state_folder
+from ..log import log
 from ..model import Grant, GrantKey, Order, Secret
 from ..record import Unshown
 from .apart import ApartStore
@@ -39,8 +39,6 @@ from .base import Stamp
 from .file import FileStore, read_private, write_private
 
 __all__ = ["Keyring", "KeyringStore"]
-
-log = logging.getLogger("loginonce")
 
 SERVICE = "loginonce"
 

@@ -12,7 +12,6 @@ that never comes back is removed by hand; none is ever removed for its age.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -22,14 +21,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..errors import StoreError
 from ..home import at_fork_in_child
+from ..log import log
 from ..value import Value
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock, StrictSoftFileLock
 
 __all__ = ["Ground", "Hold", "LockKind", "excludes_itself", "ground", "refuse_unless_trusted", "take", "taken"]
-
-log = logging.getLogger("loginonce")
 
 LockKind: TypeAlias = "Literal['flock', 'strict']"
 

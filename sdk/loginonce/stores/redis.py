@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 import secrets
@@ -70,14 +69,13 @@ from redis.retry import Retry
 
 from ..errors import ConfigurationError, CorruptStore, StoreError
 from ..home import at_fork_in_child
+from ..log import log
 from ..model import Grant, GrantKey, Order, Secret
 from ..record import Unshown, decode, encode
 from .base import Hold, OrderConflict, Snapshot, Stamp, TokenStore
 from .remote import completed, public
 
 __all__ = ["RedisStore"]
-
-log = logging.getLogger("loginonce")
 
 TIMEOUT = 2.0
 """Seconds for a connection, and for each answer; `?timeout=` in the address."""
