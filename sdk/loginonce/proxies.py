@@ -31,21 +31,34 @@ def environment_proxies(url: str) -> Mapping[str, str]:
 
     Where it is the system that knows of proxies (macOS, Windows) it is asked each time.
     """
+    answers = _answers()
+    if answers is None:
+        return get_environ_proxies(url)
+    where = place(url) if isinstance(url, str) else ""
+    found = answers.get(where)
+    if found is None:
+        found = get_environ_proxies(url)
+        if where and len(answers) < MOST_HOSTS and _answers() is answers:  # else it may be of other variables
+            answers[where] = found
+    return found
+
+
+def _answers() -> dict[str, dict[str, str]] | None:
+    """What was found in the variables as they are; None where they cannot tell.
+
+    They are in local variables here and nowhere else: an address can make requests raise, and a traceback may show
+    the local variables of who called it.
+    """
     global _kept
     # The dict behind it: to compare two takes a hundredth of what it takes to look at each variable.
     variables: Any = getattr(os.environ, "_data", None)
     if urllib.request.getproxies is not urllib.request.getproxies_environment or not isinstance(variables, dict):
-        return get_environ_proxies(url)
-    where = place(url) if isinstance(url, str) else ""
+        return None
     seen, answers = _kept
     if variables != seen:
-        _kept = seen, answers = variables.copy(), {}
-    found = answers.get(where)
-    if found is None:
-        found = get_environ_proxies(url)
-        if where and len(answers) < MOST_HOSTS and variables == seen:  # else it may be of other variables than those
-            answers[where] = found
-    return found
+        answers = {}
+        _kept = variables.copy(), answers
+    return answers
 
 
 def forget() -> None:

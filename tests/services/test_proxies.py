@@ -1,6 +1,7 @@
 """What the environment says of proxies and certificates counts as it does for requests, each time."""
 
 import os
+import traceback
 from typing import Any
 
 import pytest
@@ -149,6 +150,26 @@ def test_an_environment_that_cannot_be_compared_is_searched_each_time(
     for _ in range(2):
         proxies.environment_proxies(ADDRESSES[0])
     assert len(searched) == 2
+
+
+@pytest.mark.parametrize("kind", ["compared", "not compared"])
+def test_where_requests_cannot_read_an_address_no_local_variable_shows_the_environment(
+    lab: FrugalSession, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("SOME_SECRET", "canary" + "-of-the-environment")
+    monkeypatch.setenv("NO_PROXY", "x.example")  # so that requests reads the port
+    if kind == "not compared":
+        monkeypatch.setattr("urllib.request.getproxies", dict)
+    with pytest.raises(ValueError, match="Port") as caught:
+        merged(lab, "htps://api.example.org:{port}/", {})
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    showing = [
+        (frame.name, name)
+        for frame in shown.stack
+        for name, value in (frame.locals or {}).items()
+        if "canary-of-the-environment" in value
+    ]
+    assert showing == []
 
 
 @pytest.mark.parametrize("url", ["https://api.example.org:port/", "file:///x", "https://[::1/"])
