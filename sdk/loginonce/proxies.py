@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 from requests.sessions import merge_setting
-from requests.utils import get_environ_proxies, select_proxy
+from requests.utils import get_environ_proxies, resolve_proxies, select_proxy
 
 from .address import on_this_machine, place
 
@@ -61,10 +61,14 @@ def _answers() -> dict[str, dict[str, str]] | None:
     return answers
 
 
-def forget() -> None:
-    """Look again."""
+def forget_after(proxies: Mapping[str, str] | None) -> None:
+    """Look again, where those had a `no_proxy`.
+
+    requests writes it into the environment for a moment, in which another thread may have looked.
+    """
     global _kept
-    _kept = ({}, {})
+    if proxies and "no_proxy" in proxies:
+        _kept = ({}, {})
 
 
 class Direct(dict[str, str]):
@@ -99,7 +103,7 @@ class FrugalSession(requests.Session):
             try:
                 return super().merge_environment_settings(url, proxies, stream, verify, cert)
             finally:
-                forget()  # requests changes the variable for a moment, in which another thread may have looked
+                forget_after(proxies)
         if proxies is not None:
             for name, to in environment_proxies(url).items():
                 proxies.setdefault(name, to)
@@ -111,3 +115,21 @@ class FrugalSession(requests.Session):
             "verify": self.verify if verify is None else verify,
             "cert": self.cert if cert is None else cert,
         }
+
+    def rebuild_proxies(
+        self, prepared_request: requests.PreparedRequest, proxies: dict[str, str] | None
+    ) -> dict[str, str]:
+        """As requests does it."""
+        try:
+            rebuilt: dict[str, str] = super().rebuild_proxies(prepared_request, proxies)  # type: ignore[no-untyped-call]  # requests'
+        finally:
+            forget_after(proxies)
+        return rebuilt
+
+    def resolved(self, request: requests.PreparedRequest) -> dict[str, str]:
+        """The proxies of a request that is sent without any, as requests finds them."""
+        own: Any = self.proxies
+        try:
+            return resolve_proxies(request, own, self.trust_env)
+        finally:
+            forget_after(own)

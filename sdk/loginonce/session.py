@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias, TypedDict, Ty
 
 import requests
 from requests.cookies import extract_cookies_to_jar
-from requests.utils import get_auth_from_url, resolve_proxies
+from requests.utils import get_auth_from_url
 
 from .address import origin, secure
 from .assembly import provider_of, source_of
@@ -489,9 +489,9 @@ class Session(FrugalSession):
             ours = self.auth is self._bearer and "Authorization" not in request.headers
             addressed = origin(url) if ours else _NOBODY
         token = self.source.token() if self._may_carry(url, addressed) else None
+        if "proxies" not in kwargs:
+            kwargs["proxies"] = self.resolved(request)
         if token is not None and url[:5].lower() == "http:":  # on this machine, and by no proxy that is elsewhere
-            if "proxies" not in kwargs:
-                kwargs["proxies"] = resolve_proxies(request, dict(self.proxies or {}), self.trust_env)
             kwargs["proxies"] = staying_here(url, kwargs["proxies"])
         hop = _Hop(self, request, addressed, token)
         try:
@@ -534,8 +534,7 @@ class Session(FrugalSession):
     ) -> dict[str, str]:
         """As requests does it, from all the proxies that there are."""
         whole = proxies.whole if isinstance(proxies, Direct) else proxies
-        rebuilt: dict[str, str] = super().rebuild_proxies(prepared_request, whole)  # type: ignore[no-untyped-call]  # requests'
-        return rebuilt
+        return super().rebuild_proxies(prepared_request, whole)
 
     # ── other processes ──────────────────────────────────────────────────────────────────────────────────
 

@@ -26,7 +26,7 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
 import loginonce
-from loginonce import LoginRequired, Policy, StepUpRequired
+from loginonce import LoginRequired, Policy, StepUpRequired, proxies
 from loginonce.testing import FakeProvider, Fault, Stats, fingerprint
 
 Factory = Callable[..., FakeProvider]
@@ -1053,6 +1053,40 @@ def test_the_next_hop_of_a_redirect_goes_by_the_proxy_that_was_given(
     proxies = {"http://api.example.org": elsewhere.origin, "http": "http://proxy.invalid:3128"}
     assert lab.get(fake_provider.api("/redirect"), params={"to": far}, proxies=proxies).status_code == 200
     assert [(seen.path, "Authorization" in seen.headers) for seen in elsewhere.seen] == [(far, False)]
+
+
+@pytest.mark.parametrize("trust_env", [True, False])
+def test_what_is_sent_with_no_proxies_named_goes_by_those_of_requests(
+    lab: loginonce.Session, monkeypatch: pytest.MonkeyPatch, trust_env: bool
+) -> None:
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:3128")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    urls = [f"{scheme}://{host}.example.org/" for scheme in ("http", "https") for host in ("api", "files")]
+    sent = []
+    plain = requests.Session()
+    for session in (lab, plain):
+        session.trust_env = trust_env
+        for own in ({}, {"no_proxy": "api.example.org"}, {"https": "http://127.0.0.1:1"}, None):
+            session.proxies = own
+            session.mount("http://", adapter := Recorded())
+            session.mount("https://", adapter)
+            for url in urls:
+                session.send(requests.Request("GET", url).prepare())
+            sent.append([settings["proxies"] for settings in adapter.settings])
+    assert sent[:4] == sent[4:]
+
+
+@pytest.mark.parametrize("url", ["https://api.example.org/", "http://127.0.0.1:1/"])
+def test_a_no_proxy_of_the_session_lets_the_environment_be_looked_at_again(lab: loginonce.Session, url: str) -> None:
+    # requests writes it into the environment for a moment, in which another thread may have looked.
+    lab.proxies = {"no_proxy": "api.example.org"}
+    for scheme in ("http://", "https://"):
+        lab.mount(scheme, Recorded())
+    kept = proxies._answers()
+    lab.send(requests.Request("GET", url).prepare())
+    assert proxies._answers() is not kept
 
 
 @pytest.mark.usefixtures("far_proxy")

@@ -1,7 +1,10 @@
 """What the environment says of proxies and certificates counts as it does for requests, each time."""
 
+import io
 import os
+import threading
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -150,6 +153,77 @@ def test_an_environment_that_cannot_be_compared_is_searched_each_time(
     for _ in range(2):
         proxies.environment_proxies(ADDRESSES[0])
     assert len(searched) == 2
+
+
+def by_send(lab: FrugalSession) -> None:
+    lab.resolved(requests.Request("GET", "http://slow.example.org/").prepare())
+
+
+def by_a_redirect(lab: FrugalSession) -> None:
+    lab.rebuild_proxies(requests.Request("GET", "http://slow.example.org/").prepare(), lab.proxies)
+
+
+def by_a_call(lab: FrugalSession) -> None:
+    lab.get("http://slow.example.org/", proxies=dict(lab.proxies))
+
+
+class Answering(requests.adapters.BaseAdapter):
+    """An adapter that answers by itself."""
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **settings: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response.raw, response.request = 200, io.BytesIO(b""), request
+        return response
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("asks", [by_send, by_a_redirect, by_a_call])
+def test_what_was_found_while_another_thread_had_a_no_proxy_of_its_own_is_not_kept(
+    lab: FrugalSession, monkeypatch: pytest.MonkeyPatch, asks: Callable[[FrugalSession], object]
+) -> None:
+    # requests writes the session's no_proxy into the environment for a moment.
+    changed, found = threading.Event(), threading.Event()
+    bypassed, searched = requests.utils.proxy_bypass, proxies.get_environ_proxies
+
+    def slow(host: str) -> bool:
+        if host == "slow.example.org":
+            changed.set()
+            assert found.wait(5)
+        return bool(bypassed(host))
+
+    def meeting(url: str) -> dict[str, str]:
+        # The environment has been compared by now, and is the same again before it is compared once more.
+        other.start()
+        assert changed.wait(5)
+        result = searched(url)
+        found.set()
+        other.join()
+        return result
+
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setattr("requests.utils.proxy_bypass", slow)
+    lab.proxies = {"no_proxy": "api.example.org"}
+    lab.mount("http://", Answering())
+    other = threading.Thread(target=asks, args=[lab])
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(proxies, "get_environ_proxies", meeting)
+        assert proxies.environment_proxies("http://api.example.org/") == {}  # as it was then
+    assert proxies.environment_proxies("http://api.example.org/")["http"] == "http://proxy:3128"
+
+
+@pytest.mark.parametrize("own", [None, {}, {"http": "http://own:1"}], ids=str)
+def test_what_was_found_is_kept_where_no_no_proxy_is_given(
+    lab: FrugalSession, monkeypatch: pytest.MonkeyPatch, searched: list[str], own: dict[str, str] | None
+) -> None:
+    monkeypatch.setenv("LC_PAPER", "4")
+    lab.proxies = own
+    for _ in range(2):
+        proxies.environment_proxies(ADDRESSES[1])
+        request = requests.Request("GET", ADDRESSES[1]).prepare()
+        assert lab.resolved(request) == lab.rebuild_proxies(request, own) == (own or {})
+    assert searched == [ADDRESSES[1]]
 
 
 @pytest.mark.parametrize("kind", ["compared", "not compared"])
