@@ -464,7 +464,8 @@ class Session(FrugalSession):
         Whoever brings another authentication (`auth=`, `session.auth`, one in the address) gets no token, and a
         session whose `auth` was set to None signs nothing.
         """
-        in_address = get_auth_from_url(str(request.url))
+        url: Any = request.url
+        in_address = get_auth_from_url(url.decode() if isinstance(url, bytes) else str(url))
         ours = request.auth is None and self.auth is self._bearer and not any(in_address)
         if ours or (request.auth is None and any(in_address)):
             request = _twin(request)

@@ -775,6 +775,13 @@ def test_a_name_and_password_in_the_address_are_used_as_requests_does(
     assert elsewhere.authorizations == ["Basic YTpi", "Basic YTpi"]
 
 
+def test_a_name_and_password_count_in_an_address_of_bytes_too(lab: loginonce.Session) -> None:
+    request = requests.Request("GET", b"https://a:b@api.example.org/x")
+    lab.mount("https://", adapter := Recorded())
+    lab.send(lab.prepare_request(request))
+    assert [authorization for _, authorization in adapter.seen] == ["Basic YTpi"]
+
+
 # ── other ways to use the login ──────────────────────────────────────────────────────────────────────────
 
 
