@@ -626,10 +626,11 @@ class Session(FrugalSession):
         # Imported here: a program that finds a token speaks to no provider.
         from .transport import Route
 
+        verify: Any = self.verify
         return Route(
-            verify=self.verify if isinstance(self.verify, str) else None,
+            verify=os.fspath(verify) if isinstance(verify, str | os.PathLike) else None,
             cert=self.cert,
-            proxies=dict(self.proxies),
+            proxies=dict(self.proxies or {}),  # requests takes None, too
             trust_env=self.trust_env,
         )
 

@@ -1120,6 +1120,26 @@ def test_a_session_that_ignores_the_environment_ignores_it_towards_the_provider_
     assert lab.get(fake_provider.api("/runs")).status_code == 200
 
 
+def test_a_session_whose_proxies_are_none_is_renewed_and_speaks_to_its_api(
+    fake_provider: FakeProvider, lab: loginonce.Session
+) -> None:
+    age(lab, ends_in=-1)
+    lab.proxies = None
+    assert lab.get(fake_provider.api("/runs")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("verify", "towards_the_provider"),
+    [(Path("/ca.pem"), "/ca.pem"), ("/ca.pem", "/ca.pem"), (True, None), (False, None), (None, None)],
+    ids=str,
+)
+def test_a_ca_file_counts_towards_the_provider_too_be_it_a_path_or_a_text(
+    lab: loginonce.Session, verify: Any, towards_the_provider: str | None
+) -> None:
+    lab.verify = verify
+    assert lab._route().verify == towards_the_provider
+
+
 def test_an_error_of_the_callers_own_hook_can_be_looked_into(
     fake_provider: FakeProvider, lab: loginonce.Session
 ) -> None:
