@@ -495,6 +495,8 @@ class Session(FrugalSession):
         if token is not None and url[:5].lower() == "http:":  # on this machine, and by no proxy that is elsewhere
             kwargs["proxies"] = staying_here(url, kwargs["proxies"])
         hop = _Hop(self, request, addressed, token)
+        if isinstance(kwargs["proxies"], Direct):  # where requests has prepared the hop of a redirect for a proxy
+            hop.travelling.headers.pop("Proxy-Authorization", None)
         try:
             return super().send(hop.travelling, **kwargs)
         except BaseException as error:

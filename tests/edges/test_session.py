@@ -1062,6 +1062,22 @@ def test_the_next_hop_of_a_redirect_goes_by_the_proxy_that_was_given(
     assert [(seen.path, "Authorization" in seen.headers) for seen in elsewhere.seen] == [(far, False)]
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_goes_by_no_proxy_holds_no_password_of_one(
+    elsewhere: Elsewhere, lab: loginonce.Session, monkeypatch: pytest.MonkeyPatch, by_hand: bool
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://somebody:password@proxy.invalid:3128")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    elsewhere.answers["/from"] = (302, {"Location": "/to"}, b"")
+    answer = lab.get(f"{elsewhere.origin}/from", allow_redirects=not by_hand)
+    if by_hand:
+        assert answer.next is not None
+        lab.send(answer.next)
+    assert [seen.path for seen in elsewhere.seen] == ["/from", "/to"]
+    assert not [seen for seen in elsewhere.seen if "Proxy-Authorization" in seen.headers]
+
+
 @pytest.mark.parametrize("trust_env", [True, False])
 def test_what_is_sent_with_no_proxies_named_goes_by_those_of_requests(
     lab: loginonce.Session, monkeypatch: pytest.MonkeyPatch, trust_env: bool
