@@ -462,11 +462,13 @@ class Session(FrugalSession):
         """As requests does it.  The token is put on when the request is sent, and .netrc stays out of it.
 
         Whoever brings another authentication (`auth=`, `session.auth`, one in the address) gets no token, and a
-        session whose `auth` was set to None signs nothing.
+        session whose `auth` was set to None signs nothing.  The session's own, brought as `auth=`, wins over what is in
+        the address or among the headers, as any other does.
         """
         url: Any = request.url
         in_address = get_auth_from_url(url.decode() if isinstance(url, bytes) else str(url))
-        ours = request.auth is None and self.auth is self._bearer and not any(in_address)
+        brought = request.auth is self._bearer
+        ours = self.auth is self._bearer and (brought or (request.auth is None and not any(in_address)))
         if ours or (request.auth is None and any(in_address)):
             request = _twin(request)
             request.auth = _signed_when_sent if ours else in_address
@@ -475,6 +477,8 @@ class Session(FrugalSession):
         prepared = super().prepare_request(request)
         if not ours:
             prepared.__dict__[_ADDRESSED] = _NOBODY
+        elif brought:
+            prepared.headers.pop("Authorization", None)
         return prepared
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
@@ -492,7 +496,10 @@ class Session(FrugalSession):
         token = self.source.token() if self._may_carry(url, addressed) else None
         if "proxies" not in kwargs:
             kwargs["proxies"] = self.resolved(request)
-        if token is not None and url[:5].lower() == "http:":  # on this machine, and by no proxy that is elsewhere
+        # On this machine, and by no proxy that is elsewhere; also the token of another session's `auth`.
+        if url[:5].lower() == "http:" and (
+            token is not None or isinstance(request.headers.get("Authorization"), Secret)
+        ):
             kwargs["proxies"] = staying_here(url, kwargs["proxies"])
         hop = _Hop(self, request, addressed, token)
         if isinstance(kwargs["proxies"], Direct):  # where requests has prepared the hop of a redirect for a proxy

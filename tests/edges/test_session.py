@@ -834,6 +834,53 @@ def test_the_session_takes_its_own_auth_as_an_argument(fake_provider: FakeProvid
     assert fake_provider.stats.token_requests == 1
 
 
+def test_its_own_auth_as_an_argument_is_not_left_on_a_request_that_failed(
+    fake_provider: FakeProvider, lab: loginonce.Session
+) -> None:
+    fake_provider.faults.add(Fault.drop_after(), where="api")
+    with pytest.raises(requests.ConnectionError) as caught:
+        lab.get(fake_provider.api("/runs"), auth=lab.auth)
+    assert caught.value.request is not None
+    assert "Authorization" not in caught.value.request.headers
+
+
+def test_with_its_own_auth_as_an_argument_a_redirect_takes_the_token_to_named_origins(
+    fake_provider: FakeProvider, elsewhere: Elsewhere, lab: loginonce.Session, open_session: Open
+) -> None:
+    trusting = open_session(origins=[elsewhere.origin])
+    trusting.get(fake_provider.api("/redirect"), params={"to": elsewhere.origin}, auth=trusting.auth)
+    assert elsewhere.authorizations == [f"Bearer {token_of(lab)}"]
+
+
+def test_auth_as_an_argument_wins_over_the_address_and_the_headers_as_with_requests(
+    elsewhere: Elsewhere, lab: loginonce.Session
+) -> None:
+    lab.get(elsewhere.origin.replace("//", "//a:b@"), auth=lab.auth)
+    lab.get(elsewhere.origin, auth=lab.auth, headers={"Authorization": "Custom abc"})
+    assert elsewhere.authorizations == [f"Bearer {token_of(lab)}"] * 2
+
+
+@pytest.mark.parametrize("whose", ["its own", "another session's", "its own, set aside"])
+@pytest.mark.parametrize("how", ["get", "send", "redirect"])
+def test_auth_as_an_argument_lets_no_token_go_in_the_clear_to_a_proxy_of_another_machine(
+    elsewhere: Elsewhere, lab: loginonce.Session, open_session: Open, whose: str, how: str
+) -> None:
+    auth, path = lab.auth, "/from" if how == "redirect" else "/to"
+    elsewhere.answers["/from"] = (307, {"Location": "/to"}, b"")
+    lab.proxies = {"http": "http://proxy.invalid:3128"}
+    if whose == "another session's":
+        auth = open_session().auth
+    if whose == "its own, set aside":
+        lab.auth = None
+    request = requests.Request("GET", elsewhere.origin + path, auth=auth)
+    if how == "send":
+        lab.send(lab.prepare_request(request))
+    else:
+        lab.get(request.url, auth=auth)
+    assert set(elsewhere.authorizations) == {f"Bearer {token_of(lab)}"}
+    assert elsewhere.seen[-1].path == "/to"
+
+
 def test_the_source_is_all_that_another_library_needs(lab: loginonce.Session) -> None:
     source: loginonce.TokenSource = lab.source
     token = source.token()
