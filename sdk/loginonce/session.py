@@ -490,10 +490,15 @@ class Session(FrugalSession):
             return super().send(request, **kwargs)
         url = request.url or ""
         addressed: str | None = request.__dict__.get(_ADDRESSED)
+        ours = self.auth is self._bearer and "Authorization" not in request.headers
         if addressed is None:  # nobody's hop: the caller's own request
-            ours = self.auth is self._bearer and "Authorization" not in request.headers
             addressed = origin(url) if ours else _NOBODY
-        token = self.source.token() if self._may_carry(url, addressed) else None
+        token = None
+        if self._may_carry(url, addressed):
+            if ours:
+                token = self.source.token()
+            else:  # `Response.next`, which the caller signed, or wants unsigned
+                addressed = _NOBODY
         if "proxies" not in kwargs:
             kwargs["proxies"] = self.resolved(request)
         # On this machine, and by no proxy that is elsewhere; also the token of another session's `auth`.
@@ -530,11 +535,12 @@ class Session(FrugalSession):
         """
         addressed: str = response.__dict__.get(_ADDRESSED, _NOBODY)
         # The hop begins unsigned; what belongs on it is put on when it is sent.
-        if addressed != _NOBODY and isinstance(prepared_request.headers.get("Authorization"), Secret):
-            take_off(prepared_request)
+        carries = self._may_carry(prepared_request.url or "", addressed)
+        if carries or (addressed != _NOBODY and isinstance(prepared_request.headers.get("Authorization"), Secret)):
+            take_off(prepared_request)  # or what .netrc says of where it comes from
         prepared_request.hooks = {**prepared_request.hooks, "response": _hooks(prepared_request)}
         prepared_request.__dict__[_ADDRESSED] = addressed
-        if not self._may_carry(prepared_request.url or "", addressed):
+        if not carries:
             super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]  # requests'
             if "Authorization" not in prepared_request.headers:
                 prepared_request.headers.pop("DPoP", None)

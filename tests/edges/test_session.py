@@ -682,6 +682,69 @@ def test_an_origin_that_a_redirect_leads_to_does_not_become_an_addressed_one(
     assert elsewhere.authorizations == [None, None]
 
 
+class Redirecting(Recorded):
+    """Every `/from` leads to what its query names."""
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **settings: Any) -> requests.Response:
+        response = super().send(request, **settings)
+        if onward := parse_qs(urlsplit(request.url or "").query).get("to"):
+            response.status_code, response.headers["Location"] = 302, onward[0]
+        return response
+
+
+@pytest.fixture
+def redirecting(lab: loginonce.Session) -> Redirecting:
+    lab.mount("https://", adapter := Redirecting())
+    return adapter
+
+
+def of_the_caller(request: requests.PreparedRequest) -> None:
+    request.headers["Authorization"] = "Custom abc"
+
+
+def of_the_caller_by_requests(request: requests.PreparedRequest) -> None:
+    request.prepare_auth(("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("sets", "header"), [(of_the_caller, "Custom abc"), (of_the_caller_by_requests, "Basic YTpi")], ids=["own", "basic"]
+)
+def test_a_header_of_the_caller_on_the_next_hop_is_left_alone(
+    lab: loginonce.Session, redirecting: Redirecting, sets: Callable[[requests.PreparedRequest], None], header: str
+) -> None:
+    to = on_to("https://api.example.org/", "https://api.example.org/end")
+    following = lab.get(on_to("https://api.example.org/", to), allow_redirects=False).next
+    assert following is not None
+    sets(following)
+    lab.send(following)
+    bearer = f"Bearer {token_of(lab)}"
+    assert [authorization for _, authorization in redirecting.seen] == [bearer, header, header]
+
+
+def test_a_session_whose_auth_is_set_to_none_before_the_next_hop_does_not_sign_it(
+    lab: loginonce.Session, redirecting: Redirecting
+) -> None:
+    to = on_to("https://api.example.org/", "https://api.example.org/end")
+    following = lab.get(on_to("https://api.example.org/", to), allow_redirects=False).next
+    lab.auth = None
+    assert following is not None
+    lab.send(following)
+    assert [bool(authorization) for _, authorization in redirecting.seen] == [True, False, False]
+
+
+@pytest.mark.usefixtures("netrc")
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_netrc_says_of_another_origin_stays_there_and_the_token_comes_back(
+    lab: loginonce.Session, redirecting: Redirecting, by_hand: bool
+) -> None:
+    there = on_to("https://files.example.org/", "https://api.example.org/end")
+    answer = lab.get(on_to("https://api.example.org/", there), allow_redirects=not by_hand)
+    while answer.next is not None:
+        answer = lab.send(answer.next, allow_redirects=False)
+    bearer = f"Bearer {token_of(lab)}"
+    assert [authorization for _, authorization in redirecting.seen] == [bearer, "Basic ZDpk", bearer]
+
+
 @pytest.mark.parametrize(
     "url", ["http://api.example.org/x", "http://127.0.0.1.example.org/x", "http://169.254.169.254/x", "http://0.0.0.0/"]
 )
