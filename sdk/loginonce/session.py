@@ -20,7 +20,7 @@ import requests
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import get_auth_from_url
 
-from .address import origin, secure
+from .address import origin, secure, web_address
 from .assembly import provider_of, source_of
 from .bearer import WORTH_A_LOOK, BearerAuth, answer_401, forget, learn, put_on, take_off
 from .config import Settings, key_file, key_or_path, settings
@@ -199,7 +199,7 @@ class Session(FrugalSession):
             dialect=dialect,
             **place,
         )
-        self._build(made, store if isinstance(store, TokenStore) else None, frozenset(map(origin, origins)))
+        self._build(made, store if isinstance(store, TokenStore) else None, _named(origins))
 
     def _build(self, made: Settings, store: TokenStore | None, origins: frozenset[str]) -> None:
         self.settings = made
@@ -729,6 +729,26 @@ def _hooks(request: requests.PreparedRequest) -> list[Any]:
 def _signed_when_sent(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """An authentication that adds nothing yet; where there is none requests looks into .netrc."""
     return request
+
+
+def _named(origins: Iterable[str]) -> frozenset[str]:
+    """The origins of those addresses.  Raises `ConfigurationError` where one is none that may have a token."""
+    if isinstance(origins, str | bytes) or not isinstance(origins, Iterable):
+        raise ConfigurationError('origins has to be a list of addresses, such as ["https://files.example.org"]')
+    return frozenset(map(_named_origin, origins))
+
+
+def _named_origin(address: str) -> str:
+    why = "is no address"
+    with suppress(ValueError):  # requests' own among them
+        # As requests sends them: a host name in letters of any script has another form there.
+        url = requests.Request("GET", address).prepare().url or ""
+        if secure(url):
+            return origin(url)
+        if web_address(url):
+            why = "is neither https nor on this machine, and never gets a token"
+    shown = str(address).rpartition("@")[2]  # without a name and a password
+    raise ConfigurationError(f"{shown!r} of origins {why}: write it as https://files.example.org")
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

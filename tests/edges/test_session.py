@@ -663,6 +663,62 @@ def test_origins_let_a_redirect_take_the_token(
     assert elsewhere.authorizations == [f"Bearer {token_of(lab)}"]
 
 
+@pytest.mark.parametrize(
+    ("named", "origin"),
+    [
+        ("https://b\u00fccher.example", "https://xn--bcher-kva.example/x"),
+        ("https://Files.Example.ORG:443/whatever", "https://files.example.org/x"),
+        ("https://files.example.org", "https://FILES.example.org:443/x"),
+    ],
+)
+def test_a_named_origin_is_the_one_that_requests_speak_to(
+    lab: loginonce.Session, open_session: Open, named: str, origin: str
+) -> None:
+    trusting = open_session(origins=[named])
+    trusting.mount("https://", adapter := Redirecting())
+    trusting.get(on_to("https://api.example.org/", origin))
+    assert [authorization for _, authorization in adapter.seen] == [f"Bearer {token_of(lab)}"] * 2
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "https://files.example.org",
+        b"https://files.example.org",
+        ["files.example.org"],
+        ["files.example.org:443"],
+        ["//files.example.org"],
+        ["http://files.example.org"],
+        ["ftp://files.example.org"],
+        ["https://"],
+        ["https://*.example.org"],
+        ["https://files.example.org:port"],
+        ["https://[::1"],
+        ["https://files.example.org", ""],
+        [None],
+        [b"\xff"],
+        7,
+    ],
+    ids=repr,
+)
+def test_origins_that_no_request_ever_has_are_refused(open_session: Open, origins: Any) -> None:
+    with pytest.raises(loginonce.ConfigurationError, match=r"origins.*https://files\.example\.org"):
+        open_session(origins=origins)
+
+
+@pytest.mark.parametrize("before", ["http://", ""])
+def test_origins_that_are_refused_show_no_password(open_session: Open, before: str) -> None:
+    with pytest.raises(loginonce.ConfigurationError) as caught:
+        open_session(origins=[f"{before}somebody:secret@files.example.org"])
+    assert "files.example.org" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:8000", "http://[::1]:8000/", "http://127.0.0.1"])
+def test_origins_may_be_of_this_machine_without_https(open_session: Open, origin: str) -> None:
+    open_session(origins=iter([origin]))
+
+
 def test_the_token_comes_back_with_a_redirect_to_the_origin_that_was_addressed(
     fake_provider: FakeProvider, elsewhere: Elsewhere, lab: loginonce.Session
 ) -> None:
@@ -777,7 +833,8 @@ def test_https_and_this_machine_may_have_the_token(lab: loginonce.Session, url: 
 
 @pytest.mark.hazard(25)
 def test_a_redirect_from_https_to_http_loses_the_token_even_to_a_named_origin(open_session: Open, lab: Any) -> None:
-    session = open_session(origins=["http://api.example.org"])
+    session = open_session()
+    session._origins = frozenset({"http://api.example.org:80"})  # as a pickle may have it that was made elsewhere
     session.mount("https://", first := Recorded(302, headers={"Location": "http://api.example.org/y"}))
     session.mount("http://", second := Recorded())
     session.get("https://api.example.org/x")
