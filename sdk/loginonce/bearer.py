@@ -222,8 +222,9 @@ class BearerAuth(AuthBase):
     """The same for requests sent without a `loginonce.Session`: `requests.get(url, auth=session.auth)`.
 
     A request that was prepared with it is good for one sending: the token is taken off again when the answer is
-    there, but for one that redirects, and nothing can be done where no answer comes: the exception's frames
-    belong to others.  Of proxies it knows those of the environment.  A `Session` does all of that.
+    there, and when it is the last one off those that redirected.  Nothing can be done where no last answer comes, as
+    where redirects are not followed, and the frames of an exception belong to others.  Of proxies it knows those of
+    the environment.  A `Session` does all of that.
     """
 
     def __init__(self, source: TokenSource) -> None:
@@ -245,16 +246,22 @@ class BearerAuth(AuthBase):
         token = self._source.token()
         put_on(request, token)
 
+        asked: list[requests.PreparedRequest] = []
+
         def answered(response: requests.Response, **settings: Any) -> requests.Response | None:
             # The hook travels with redirects; it answers for the address that was called, and for no other.
             request = response.request
+            asked.append(request)
             if response.is_redirect:
                 return None
-            hooks = [hook for hook in request.hooks["response"] if hook is not answered]
-            request.hooks = {**request.hooks, "response": hooks}
+            for each in asked:
+                hooks = [hook for hook in each.hooks.get("response", ()) if hook is not answered]
+                each.hooks = {**each.hooks, "response": hooks}
+                if isinstance(each.headers.get("Authorization"), Secret):  # else it is of .netrc, or of nobody
+                    take_off(each)
+            asked.clear()
             if origin(request.url or "") != origin(url):
                 return None
-            take_off(request)
             learn(token, response)
             if response.status_code not in WORTH_A_LOOK:
                 return None

@@ -6,6 +6,7 @@ and passwords, collected at its own door.  They are looked for in whatever this 
 
 import base64
 import contextlib
+import io
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote_plus, urlsplit
+from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
 import pytest
 import requests
@@ -466,6 +467,63 @@ def test_the_request_behind_an_answer_by_plain_requests_holds_no_token(
     answer = web.get(provider.api("/runs"), auth=lab.auth)
     assert "Authorization" not in answer.request.headers
     assert canaries.found_in(pickle.dumps(answer)) == set()
+
+
+class Leading(requests.adapters.BaseAdapter):
+    """An adapter that answers by itself; an address leads to what its query names."""
+
+    def __init__(self, status: int = 200) -> None:
+        super().__init__()
+        self.status = status
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **settings: Any) -> requests.Response:
+        response = requests.Response()
+        response.url, response.request, response.raw = request.url or "", request, io.BytesIO(b"")
+        response.status_code, response.connection = self.status, self
+        if to := parse_qs(urlsplit(response.url).query).get("to"):
+            response.status_code, response.headers["Location"] = 302, to[0]
+        return response
+
+    def close(self) -> None:
+        pass
+
+
+def leading(*addresses: str) -> str:
+    """The first of them, which leads to the next one, and so on."""
+    first, *others = addresses
+    return f"{first}?{urlencode({'to': leading(*others)})}" if others else first
+
+
+HERE, THERE = "https://api.example.org/x", "https://files.example.org/x"
+
+
+@pytest.mark.parametrize("status", [200, 401])
+@pytest.mark.parametrize("addresses", [(HERE, HERE, HERE), (HERE, HERE, THERE), (HERE, THERE, HERE), (HERE, THERE)])
+def test_no_request_of_a_redirect_by_plain_requests_holds_a_token(
+    lab: Session, web: requests.Session, canaries: Canaries, addresses: tuple[str, ...], status: int
+) -> None:
+    web.mount("https://", Leading(status))
+    prepared = web.prepare_request(requests.Request("GET", leading(*addresses), auth=lab.auth))
+    answer = web.send(prepared)
+    assert (answer.status_code, len(answer.history)) == (status, len(addresses) - 1)
+    assert "Authorization" not in prepared.headers
+    assert canaries.found_in(headers_of(answer)) == set()
+    data = pickle.dumps(answer)
+    assert canaries.found_in(data) == set()
+    assert len(pickle.loads(data).history) == len(answer.history)
+
+
+def test_what_netrc_says_stays_on_the_request_that_it_signed(
+    lab: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("default login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with requests.Session() as plain:
+        plain.mount("https://", Leading())
+        answer = plain.get(leading(HERE, THERE, HERE), auth=lab.auth)
+    asked = [each.request.headers.get("Authorization") for each in (*answer.history, answer)]
+    assert asked == [None, "Basic YTpi", "Basic YTpi"]
+    assert len(pickle.loads(pickle.dumps(answer)).history) == 2
 
 
 def test_no_pickle_of_a_stored_login_exists(lab: Session) -> None:
