@@ -6,7 +6,6 @@ Token and proof are on the request only while it is under way.  What a program k
 
 from __future__ import annotations
 
-import logging
 import time
 import traceback
 from collections.abc import Callable
@@ -20,13 +19,12 @@ from requests.cookies import extract_cookies_to_jar
 from requests.utils import rewind_body
 
 from .address import origin, secure
+from .log import log
 from .model import Secret, TokenSet
 from .proxies import environment_proxies, leaves_this_machine
 from .source import TokenSource
 
 __all__ = ["WORTH_A_LOOK", "BearerAuth", "answer_401", "forget", "learn", "put_on", "take_off"]
-
-log = logging.getLogger("loginonce")
 
 NOT_MENDED_BY_A_REFRESH = frozenset({"insufficient_scope", "insufficient_user_authentication"})
 """Challenges that ask for another sign-in, not for another token (RFC 6750 §3.1, RFC 9470 §3)."""

@@ -7,7 +7,6 @@ another and sends once more; everything else is left to requests and to `source`
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import sys
 import time
@@ -26,6 +25,7 @@ from .bearer import WORTH_A_LOOK, BearerAuth, answer_401, forget, learn, put_on,
 from .config import Settings, key_file, key_or_path, settings
 from .errors import ConfigurationError, LoginonceError, LoginRequired, StepUpRequired
 from .home import at_fork_in_child
+from .log import log
 from .model import Account, Change, ChangeKind, Grant, Members, Secret, TokenSet, scope_set
 from .proxies import Direct, FrugalSession, staying_here
 from .refresh import Policy, Problem, fresh_span, grant_of_logout
@@ -73,8 +73,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Session"]
-
-log = logging.getLogger("loginonce")
 
 
 _Flow: TypeAlias = str | StepUpRequired | None
