@@ -476,14 +476,14 @@ class _Run:
 
     def _unwanted(self) -> bool:
         """Whether nobody waits for it any more, and nothing is spent yet; what has been sent is seen through."""
-        cut_short = _ending and self._thread != threading.main_thread().ident
+        cut_short = _ending.is_set() and self._thread != threading.main_thread().ident
         return (self._abandoned or cut_short) and not self._machine.spent
 
     def _do(self, action: refresh.Action) -> refresh.Event:
         source = self._source
         match action:
             case refresh.TryLock() | refresh.Wait() | refresh.Write(reserve=True) if self._unwanted():
-                why = "the program is ending" if _ending else "the caller has given up waiting"
+                why = "the program is ending" if _ending.is_set() else "the caller has given up waiting"
                 raise LockTimeout(f"the login for {source.key} is not renewed any more: {why}")
             case refresh.Load():
                 with suppress(StoreError):  # reading tells
@@ -614,7 +614,7 @@ class _Run:
 
 _under_way: set[_Run] = set()
 
-_ending = False
+_ending = threading.Event()
 """Whether the interpreter ends, and with it all threads but the main one, wherever they are."""
 
 at_fork_in_child(_under_way.clear)
@@ -635,10 +635,5 @@ def _see_through() -> None:
     save_the_rest()
 
 
-def _begin_no_more() -> None:
-    global _ending
-    _ending = True
-
-
 atexit.register(_see_through)
-atexit.register(_begin_no_more)  # the last one is called first
+atexit.register(_ending.set)  # the last one is called first
