@@ -30,4 +30,5 @@ def in_words(error: BaseException) -> str:
 
 def unforeseen(what: str, error: BaseException) -> None:
     """Log where something went wrong that nobody foresaw, for whoever is to mend it."""
-    log.error("%s: %s\n%s", what, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip())
+    where = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    log.error("%s: %s\n%s", what, type(error).__name__, where, stacklevel=3)
